@@ -1,0 +1,131 @@
+package model
+
+import "time"
+
+// Fingerprint is a hash of all content of a view: equal fingerprints mean
+// equal configuration.
+type Fingerprint [16]byte
+
+// ClientTLS is what a client class sends to a service port.
+type ClientTLS uint8
+
+// Mixed takes mesh mTLS to the endpoints that accept it, plaintext to others.
+const (
+	ClientPlain ClientTLS = iota
+	ClientMesh
+	ClientMixed
+)
+
+// String is the client TLS as reports spell it.
+func (t ClientTLS) String() string {
+	switch t {
+	case ClientMesh:
+		return "MESH"
+	case ClientMixed:
+		return "MIXED"
+	default:
+		return "NONE"
+	}
+}
+
+// ClientView is all that outbound translation may know.
+type ClientView struct {
+	Class       ClientClass
+	Mesh        OutboundMesh
+	Services    []*OutboundService // sorted by host; shared between views
+	Fingerprint Fingerprint
+	// Topology covers what listeners and routes depend on, so not TLS.
+	Topology Fingerprint
+}
+
+// OutboundMesh is the part of the mesh configuration that shapes outbound.
+type OutboundMesh struct {
+	ConnectTimeout time.Duration
+	ListenPort     uint16
+	HTTPPort       uint16
+	RegistryOnly   bool
+	AccessLogFile  string
+	TrustDomains   []string // trustDomain, then its aliases
+	Domain         string
+}
+
+// OutboundService is a service as clients see it. Immutable.
+type OutboundService struct {
+	Key        Key
+	Host       string
+	Namespace  string
+	Name       string // short name; empty if the host has none
+	VIPs       []string
+	Resolution Resolution
+	DNSName    string // ResolveNone: what proxies without capture resolve
+	Ports      []*OutboundPort
+	exportTo   []string
+}
+
+// OutboundPort is one port of an OutboundService. Immutable.
+type OutboundPort struct {
+	Name     string
+	Number   uint16
+	Protocol Protocol
+	TLS      ClientTLS
+	// SANs are the URIs that the endpoints' certificates may carry, sorted;
+	// empty: any of the trust domains.
+	SANs []string
+	// ModesHash changes when endpoints change verdict by policy; set for
+	// ClientMixed, so that the cluster is re-created with them.
+	ModesHash string
+	// Endpoints of services whose clusters or listeners name them: headless
+	// and DNS. The EDS ones are in EndpointGroup.
+	Endpoints []OutboundEndpoint
+	// Fingerprint covers all that the port's cluster depends on.
+	Fingerprint Fingerprint
+}
+
+// OutboundEndpoint is one endpoint as clients see it.
+type OutboundEndpoint struct {
+	Address  string
+	Port     uint16
+	Locality Locality
+	Weight   uint32
+	MeshTLS  bool // takes mesh mTLS
+}
+
+// EndpointGroup is the endpoints of one EDS cluster, sorted by address.
+type EndpointGroup struct {
+	Key         Key
+	Host        string
+	Port        uint16 // service port
+	Endpoints   []OutboundEndpoint
+	Fingerprint Fingerprint
+}
+
+// ServerView is all that inbound translation may know.
+type ServerView struct {
+	Class       ServerClass
+	Mesh        InboundMesh
+	Ports       []InboundPort // that some service names, sorted by container port
+	Other       Decision      // of the ports that no service names
+	Fingerprint Fingerprint
+}
+
+// InboundMesh is the part of the mesh configuration that shapes inbound.
+type InboundMesh struct {
+	InboundListenPort uint16
+	HTTPPort          uint16 // for proxies without capture; never 0
+	RefusalReset      bool
+	ConnectTimeout    time.Duration
+	AccessLogFile     string
+	TrustDomains      []string
+}
+
+// InboundPort is one container port and its mode.
+type InboundPort struct {
+	Port     uint16
+	Protocol Protocol
+	Decision Decision
+	// Host and ServicePort are the alphabetically first service and port that
+	// lead here; a refusal names them.
+	Host        string
+	ServicePort uint16
+	From        []Key // all services that lead here
+}
