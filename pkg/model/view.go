@@ -60,6 +60,7 @@ type OutboundService struct {
 	DNSName    string // ResolveNone: what proxies without capture resolve
 	Ports      []*OutboundPort
 	exportTo   []string
+	topology   Fingerprint
 }
 
 // OutboundPort is one port of an OutboundService. Immutable.

@@ -1,0 +1,91 @@
+package model
+
+import "slices"
+
+// DefaultHTTPProxyPort is the explicit HTTP proxy of workloads without
+// capture where the mesh names none (spec mesh-config.md 3).
+const DefaultHTTPProxyPort = 15002
+
+// ServerView is what the inbound half of class c depends on; nil if no
+// workload has this class any more.
+func (s *Snapshot) ServerView(c ServerClass) *ServerView {
+	h := s.byShape[shapeKey{c.Namespace, c.Identity, c.Shape}]
+	if h == nil {
+		return nil
+	}
+	v := &ServerView{Class: c, Mesh: s.inboundMesh()}
+	if c.Type == Sidecar {
+		for i, container := range h.containers {
+			v.Ports = append(v.Ports, inboundPort(container, h.pairs(container), h.modes[i]))
+		}
+		v.Other = s.policies.decide(&s.mesh, h.Workload, 0, nil)
+	}
+	v.Fingerprint = v.digest()
+	return v
+}
+
+func (s *Snapshot) inboundMesh() InboundMesh {
+	m := InboundMesh{
+		InboundListenPort: s.mesh.InboundListenPort,
+		HTTPPort:          s.mesh.HTTPPort,
+		RefusalReset:      s.mesh.RefusalReset,
+		ConnectTimeout:    s.mesh.ConnectTimeout,
+		AccessLogFile:     s.mesh.AccessLogFile,
+		TrustDomains:      s.mesh.trustDomains(),
+	}
+	if m.HTTPPort == 0 {
+		m.HTTPPort = DefaultHTTPProxyPort
+	}
+	return m
+}
+
+func (m *Mesh) trustDomains() []string {
+	return append([]string{m.TrustDomain}, m.TrustDomainAliases...)
+}
+
+// inboundPort takes pairs sorted by host and service port. If services
+// disagree about the protocol, the oldest decides (spec xds.md 3).
+func inboundPort(container uint16, pairs []boundPort, d Decision) InboundPort {
+	oldest := slices.MinFunc(pairs, func(a, b boundPort) int { return compareServices(a.service, b.service) })
+	p := InboundPort{
+		Port: container, Protocol: oldest.port.Protocol, Decision: d,
+		Host: pairs[0].service.Host, ServicePort: pairs[0].port.Number,
+	}
+	for _, pair := range pairs {
+		if pair.service.Host == p.Host {
+			p.ServicePort = min(p.ServicePort, pair.port.Number)
+		}
+		if !slices.Contains(p.From, pair.service.Key) {
+			p.From = append(p.From, pair.service.Key)
+		}
+	}
+	return p
+}
+
+func (v *ServerView) digest() Fingerprint {
+	var d digest
+	c, m := v.Class, v.Mesh
+	d.str(c.Namespace, c.Identity, c.Shape, c.Address, c.Local.CertChain, c.Local.Key, c.Local.RootCert, c.Local.AppAddress)
+	d.num(uint64(c.Type), uint64(c.Capture), uint64(m.InboundListenPort), uint64(m.HTTPPort), uint64(m.ConnectTimeout))
+	d.flag(m.RefusalReset)
+	d.str(m.AccessLogFile)
+	d.list(m.TrustDomains)
+	d.num(uint64(len(v.Ports)))
+	for i := range v.Ports {
+		p := &v.Ports[i]
+		d.num(uint64(p.Port), uint64(p.Protocol), uint64(p.ServicePort))
+		d.str(p.Host)
+		p.Decision.digest(&d)
+		for _, key := range p.From {
+			d.str(key.Kind, key.Namespace, key.Name)
+		}
+	}
+	v.Other.digest(&d)
+	return d.done()
+}
+
+func (x Decision) digest(d *digest) {
+	d.num(uint64(x.Mode), uint64(x.Rank))
+	d.flag(x.StandIn)
+	d.str(x.Source.Kind, x.Source.Namespace, x.Source.Name)
+}
