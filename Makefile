@@ -1,0 +1,71 @@
+# Everything a person or CI does with this repository. `make help` lists it.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+ARGS ?=
+FUZZTIME ?= 30s
+BENCHTIME ?= 1s
+e2e := ./test/e2e/...
+say = @printf '\033[1m==> %s\033[0m\n' "$(1)"
+# Real Envoy first on PATH (the script says what it does), and sbin for iptables.
+with_envoy = envoy=$$(hack/envoy.sh) && PATH="$$(dirname "$$envoy"):$$PATH:/usr/sbin:/sbin"
+unit = $$(go list ./... | grep -v /test/e2e)
+# Packages whose tests know -update are those with goldens.
+goldens = $$(grep -rl --include='*_test.go' 'flag.Bool("update"' . | xargs -rn1 dirname | sort -u)
+
+.PHONY: help
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: build ## start the bookinfo mesh with real Envoys on this machine (ARGS="--for 30s")
+	$(call say,starting the mesh of examples/bookinfo; Ctrl-C stops it)
+	@$(with_envoy) bin/pilot lab examples/bookinfo $(ARGS)
+
+.PHONY: build
+build: ## build bin/pilot
+	$(call say,building bin/pilot)
+	@go build -buildvcs=auto -o bin/pilot ./cmd/pilot
+
+.PHONY: test
+test: ## all tests, then real Envoys end to end in both capture modes
+	$(call say,checking the format and vetting all packages)
+	@unformatted=$$(gofmt -l cmd pkg test); [ -z "$$unformatted" ] || { echo "not gofmt-ed (run gofmt -w):" $$unformatted; exit 1; }
+	@go vet ./...
+	$(call say,unit and golden and simulate and ADS and house tests and fuzz seeds)
+	@go test $(unit)
+	$(call say,real Envoys end to end in both capture modes; takes minutes)
+	@hack/netns.sh
+	@$(with_envoy) go test -count=1 -timeout=20m $(e2e)
+
+.PHONY: golden
+golden: ## rewrite the golden files; look at the git diff afterwards
+	$(call say,rewriting the goldens)
+	@go test -count=1 $(goldens) -update
+
+.PHONY: race
+race: ## the tests without real Envoys, with the race detector
+	$(call say,testing with the race detector)
+	@go test -race $(unit)
+
+.PHONY: fuzz
+fuzz: ## fuzz every fuzz target for FUZZTIME (30s)
+	@grep -rHo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' . | sed 's/func //' | while IFS=: read -r file target; do \
+		printf '\033[1m==> fuzzing %s for $(FUZZTIME)\033[0m\n' "$$target"; \
+		go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$(dirname "$$file")"; done
+
+.PHONY: bench
+bench: ## benchmarks of all packages, then pushes to thousands of proxies
+	$(call say,benchmarks of all packages)
+	@go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) -timeout 60m $(unit)
+	$(call say,pushes over real gRPC to proxies in another process)
+	@go run ./test/bench/push $(ARGS)
+
+.PHONY: lint
+lint: ## gofmt, go vet, staticcheck
+	$(call say,gofmt and go vet and staticcheck)
+	@unformatted=$$(gofmt -l cmd pkg test); [ -z "$$unformatted" ] || { echo "not gofmt-ed (run gofmt -w):" $$unformatted; exit 1; }
+	@go vet ./...
+	@go tool -modfile=tools/go.mod staticcheck ./...

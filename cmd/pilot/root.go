@@ -1,0 +1,80 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+)
+
+// The exit codes of all commands.
+const (
+	exitOK       = 0
+	exitFindings = 1 // the command did its work, and the answer is no
+	exitTrouble  = 2 // it could not do its work
+)
+
+// errFindings ends a command with exitFindings; what was found is printed
+// already.
+var errFindings = errors.New("findings")
+
+const rootLong = `pilot is an xDS control plane for Envoy sidecars. It reads Kubernetes and
+Istio objects, and switches mutual TLS on and off in a running mesh.
+
+A directory (DIR) holds YAML files as for "kubectl apply": mesh.yaml with the
+mesh configuration, and Services, Pods, EndpointSlices, ServiceEntries,
+WorkloadEntries and Policies in any other files.
+
+Exit codes:
+  0  done; nothing to object, or no difference
+  1  done, and there are errors in the configuration, or differences
+  2  could not be done: wrong usage, unreadable files, ports in use`
+
+const rootExample = `  # Start a small mesh with real Envoys on this machine
+  pilot lab examples/bookinfo
+
+  # What is wrong with my configuration?
+  pilot validate config/
+
+  # What would my edit change, for whom?
+  pilot diff config/ edited/
+
+  # Serve a directory to Envoy sidecars
+  pilot serve config/`
+
+// rootCmd is the command tree.
+func rootCmd() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "pilot",
+		Short:         "An xDS control plane that makes turning mutual TLS on and off safe",
+		Long:          rootLong,
+		Example:       rootExample,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	root.AddCommand(versionCmd())
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return fmt.Errorf("%w\nSee '%s --help'", err, cmd.CommandPath())
+	})
+	return root
+}
+
+// execute runs one command line and returns its exit code. Errors go to
+// stderr as one line, without the usage.
+func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	root := rootCmd()
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.Is(err, errFindings):
+		return exitFindings
+	}
+	fmt.Fprintf(stderr, "pilot: %v\n", err)
+	return exitTrouble
+}
