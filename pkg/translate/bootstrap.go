@@ -57,10 +57,10 @@ func NodeID(p model.Proxy, domain string) string {
 	return fmt.Sprintf("%s~%s~%s.%s~%s.svc.%s", kind, p.Address, p.ID.Name, p.ID.Namespace, p.ID.Namespace, domain)
 }
 
-// Bootstrap is the Envoy bootstrap of one workload, as YAML.
+// Bootstrap is the Envoy bootstrap of one workload, as JSON.
 func Bootstrap(o BootstrapOptions) []byte {
 	o = o.withDefaults()
-	return bootYAML(&bootstrapv3.Bootstrap{
+	return bootJSON(&bootstrapv3.Bootstrap{
 		Node: &corev3.Node{
 			Id:       NodeID(o.Proxy, o.Mesh.Domain),
 			Cluster:  o.Mesh.ServiceCluster,
@@ -105,7 +105,7 @@ func SecretFiles(o BootstrapOptions) map[string][]byte {
 	}
 	chain, key, root := o.certificatePaths()
 	return map[string][]byte{
-		o.ConfigPath + "/default.yaml": bootSecretFile(&tlsv3.Secret{
+		o.ConfigPath + "/default.json": bootSecretFile(&tlsv3.Secret{
 			Name: "default",
 			Type: &tlsv3.Secret_TlsCertificate{TlsCertificate: &tlsv3.TlsCertificate{
 				CertificateChain: bootFile(chain),
@@ -113,7 +113,7 @@ func SecretFiles(o BootstrapOptions) map[string][]byte {
 				WatchedDirectory: &corev3.WatchedDirectory{Path: path.Dir(chain)},
 			}},
 		}),
-		o.ConfigPath + "/rootca.yaml": bootSecretFile(&tlsv3.Secret{
+		o.ConfigPath + "/rootca.json": bootSecretFile(&tlsv3.Secret{
 			Name: "ROOTCA",
 			Type: &tlsv3.Secret_ValidationContext{ValidationContext: &tlsv3.CertificateValidationContext{
 				TrustedCa:        bootFile(root),

@@ -11,7 +11,7 @@ import (
 	"github.com/meshpilot/pilot/pkg/model"
 )
 
-var updateBootstrap = flag.Bool("update-bootstrap", false, "rewrite testdata/bootstrap")
+var update = flag.Bool("update", false, "rewrite the golden files")
 
 func bootstrapOptions() BootstrapOptions {
 	none := model.CaptureNone
@@ -39,7 +39,7 @@ func TestBootstrapGolden(t *testing.T) {
 	plain := bootstrapOptions()
 	plain.DiscoveryAddress, plain.AdminAddress, plain.AdminPort = "127.0.0.1:15010", "127.10.0.11", 15099
 	plain.Proxy.Local, plain.Proxy.Capture = model.Local{}, nil
-	got := map[string][]byte{"mtls.yaml": Bootstrap(mtls), "plaintext.yaml": Bootstrap(plain)}
+	got := map[string][]byte{"mtls.json": Bootstrap(mtls), "plaintext.json": Bootstrap(plain)}
 	for name, content := range SecretFiles(mtls) {
 		got[filepath.Base(name)] = content
 	}
@@ -48,7 +48,7 @@ func TestBootstrapGolden(t *testing.T) {
 	}
 	for name, content := range got {
 		golden := filepath.Join("testdata", "bootstrap", name)
-		if *updateBootstrap {
+		if *update {
 			if err := os.MkdirAll(filepath.Dir(golden), 0o755); err != nil {
 				t.Fatal(err)
 			}

@@ -1,6 +1,8 @@
 package translate
 
 import (
+	"bytes"
+	"encoding/json"
 	"net/netip"
 	"path"
 	"strconv"
@@ -11,14 +13,12 @@ import (
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
-	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
-	"sigs.k8s.io/yaml"
 )
 
 func xdsCluster(o BootstrapOptions) *clusterv3.Cluster {
@@ -75,7 +75,7 @@ func xdsProtocol() *httpv3.HttpProtocolOptions {
 func xdsTLS(o BootstrapOptions) *tlsv3.UpstreamTlsContext {
 	identity := "spiffe://" + o.Mesh.TrustDomain + "/ns/" + o.ControlPlaneNamespace + "/sa/istio-pilot-service-account"
 	return &tlsv3.UpstreamTlsContext{CommonTlsContext: &tlsv3.CommonTlsContext{
-		TlsCertificateSdsSecretConfigs: []*tlsv3.SdsSecretConfig{fileSecret("default", o.ConfigPath+"/default.yaml")},
+		TlsCertificateSdsSecretConfigs: []*tlsv3.SdsSecretConfig{fileSecret("default", o.ConfigPath+"/default.json")},
 		ValidationContextType: &tlsv3.CommonTlsContext_CombinedValidationContext{
 			CombinedValidationContext: &tlsv3.CommonTlsContext_CombinedCertificateValidationContext{
 				DefaultValidationContext: &tlsv3.CertificateValidationContext{
@@ -84,7 +84,7 @@ func xdsTLS(o BootstrapOptions) *tlsv3.UpstreamTlsContext {
 						Matcher: &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: identity}},
 					}},
 				},
-				ValidationContextSdsSecretConfig: fileSecret("ROOTCA", o.ConfigPath+"/rootca.yaml"),
+				ValidationContextSdsSecretConfig: fileSecret("ROOTCA", o.ConfigPath+"/rootca.json"),
 			},
 		},
 	}}
@@ -99,8 +99,11 @@ func fileSecret(name, path string) *tlsv3.SdsSecretConfig {
 	}}
 }
 
+// bootSecretFile is a DiscoveryResponse, written without its type because
+// that type's package needs gRPC.
 func bootSecretFile(secret *tlsv3.Secret) []byte {
-	return bootYAML(&discoveryv3.DiscoveryResponse{Resources: []*anypb.Any{bootAny(secret)}})
+	body, _ := protojson.MarshalOptions{UseProtoNames: true}.Marshal(bootAny(secret))
+	return indented([]byte(`{"resources":[` + string(body) + `]}`))
 }
 
 // bootFile goes through the link that a rotation renames, so that the pair is
@@ -118,17 +121,24 @@ func bootAddress(host string, port uint16) *corev3.Address {
 	}}}
 }
 
-// bootAny and bootYAML do not fail on valid UTF-8, which is all that
+// bootAny and bootJSON do not fail on valid UTF-8, which is all that
 // meshconfig lets through.
 func bootAny(m proto.Message) *anypb.Any {
 	body, _ := proto.MarshalOptions{Deterministic: true}.Marshal(m)
 	return &anypb.Any{TypeUrl: "type.googleapis.com/" + string(m.ProtoReflect().Descriptor().FullName()), Value: body}
 }
 
-func bootYAML(m proto.Message) []byte {
-	asJSON, _ := protojson.MarshalOptions{UseProtoNames: true}.Marshal(m)
-	out, _ := yaml.JSONToYAML(asJSON)
-	return out
+func bootJSON(m proto.Message) []byte {
+	compact, _ := protojson.MarshalOptions{UseProtoNames: true}.Marshal(m)
+	return indented(compact)
+}
+
+// indented undoes protojson's deliberately unstable white space.
+func indented(compact []byte) []byte {
+	var out bytes.Buffer
+	_ = json.Indent(&out, compact, "", "  ")
+	out.WriteByte('\n')
+	return out.Bytes()
 }
 
 func seconds(d time.Duration) string { return strconv.FormatInt(int64(d/time.Second), 10) }
