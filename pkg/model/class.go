@@ -1,5 +1,7 @@
 package model
 
+import "cmp"
+
 // NodeType is the kind of a proxy.
 type NodeType uint8
 
@@ -44,3 +46,12 @@ type ServerClass struct {
 	Address   string // only without capture: the listeners bind to it
 	Local     Local
 }
+
+// Files are the paths of certificate chain, key and roots, defaults filled in
+// (spec identity.md 7).
+func (l Local) Files() (chain, key, root string) {
+	return cmp.Or(l.CertChain, "/etc/certs/cert-chain.pem"), cmp.Or(l.Key, "/etc/certs/key.pem"), cmp.Or(l.RootCert, "/etc/certs/root-cert.pem")
+}
+
+// App is the address that inbound clusters dial.
+func (l Local) App() string { return cmp.Or(l.AppAddress, "127.0.0.1") }

@@ -9,7 +9,7 @@ import (
 
 // indexServices makes the outbound form of each service once, for all views.
 func (s *Snapshot) indexServices(services []*Service) {
-	mesh := s.outboundMesh()
+	mesh := s.OutboundMesh()
 	var d digest
 	d.num(uint64(mesh.ConnectTimeout))
 	d.list(mesh.TrustDomains)
@@ -31,7 +31,7 @@ func (s *Snapshot) indexServices(services []*Service) {
 			}
 		}
 		slices.SortFunc(out.Ports, func(a, b *OutboundPort) int { return int(a.Number) - int(b.Number) })
-		out.topology = out.digest(&d)
+		out.Topology = out.digest(&d)
 		s.services = append(s.services, out)
 	}
 	slices.SortFunc(s.endpoints, func(a, b *EndpointGroup) int {
@@ -39,7 +39,8 @@ func (s *Snapshot) indexServices(services []*Service) {
 	})
 }
 
-func (s *Snapshot) outboundMesh() OutboundMesh {
+// OutboundMesh is the part of the mesh configuration that shapes outbound.
+func (s *Snapshot) OutboundMesh() OutboundMesh {
 	return OutboundMesh{
 		ConnectTimeout: s.mesh.ConnectTimeout,
 		ListenPort:     s.mesh.ListenPort,
@@ -213,7 +214,7 @@ func (o *OutboundService) digest(d *digest) Fingerprint {
 
 // ClientView is what the outbound half of class c depends on.
 func (s *Snapshot) ClientView(c ClientClass) *ClientView {
-	v := &ClientView{Class: c, Mesh: s.outboundMesh(), Services: s.visible(c.Namespace)}
+	v := &ClientView{Class: c, Mesh: s.OutboundMesh(), Services: s.visible(c.Namespace)}
 	m := v.Mesh
 	var d digest
 	d.str(c.Namespace, m.AccessLogFile, m.Domain)
@@ -221,7 +222,7 @@ func (s *Snapshot) ClientView(c ClientClass) *ClientView {
 	d.flag(m.RegistryOnly)
 	d.num(uint64(len(v.Services)))
 	for _, svc := range v.Services {
-		d.sum(svc.topology)
+		d.sum(svc.Topology)
 	}
 	v.Topology = d.done()
 	d.sum(v.Topology)

@@ -1,6 +1,7 @@
 package model
 
 import (
+	"cmp"
 	"slices"
 	"strconv"
 	"strings"
@@ -77,7 +78,6 @@ func (s *Snapshot) indexWorkloads(in Inputs) {
 }
 
 // bindPorts gives each workload the (service, port) pairs that lead to it.
-// Services come sorted by host, so pairs of one container port do too.
 func (s *Snapshot) bindPorts(services []*Service) {
 	for _, service := range services {
 		if service.Resolution == ResolveDNS {
@@ -96,7 +96,9 @@ func (s *Snapshot) bindPorts(services []*Service) {
 
 // resolve decides the modes of a workload's ports, and its shape.
 func (s *Snapshot) resolve(h *hosted) {
-	slices.SortStableFunc(h.ports, func(a, b boundPort) int { return int(a.container) - int(b.container) })
+	slices.SortFunc(h.ports, func(a, b boundPort) int {
+		return cmp.Or(int(a.container)-int(b.container), strings.Compare(a.service.Host, b.service.Host), int(a.port.Number)-int(b.port.Number))
+	})
 	h.ports = slices.Compact(h.ports)
 	var shape strings.Builder
 	for _, pair := range h.ports {

@@ -59,8 +59,9 @@ type OutboundService struct {
 	Resolution Resolution
 	DNSName    string // ResolveNone: what proxies without capture resolve
 	Ports      []*OutboundPort
-	exportTo   []string
-	topology   Fingerprint
+	// Topology covers what listeners and routes of the service depend on.
+	Topology Fingerprint
+	exportTo []string
 }
 
 // OutboundPort is one port of an OutboundService. Immutable.

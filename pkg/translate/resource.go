@@ -15,6 +15,12 @@ type Resource struct {
 	Version string     // 16 hex digits, hash of Body.Value
 	Body    *anypb.Any // deterministic bytes
 	From    []model.Key
+
+	err      error    // a rule of the API that the content breaks
+	clusters []string // that the content refers to
+	routes   []string
+	eds      bool              // a cluster whose endpoints come by EDS
+	print    model.Fingerprint // of what endpoints were made from
 }
 
 // Table is a list of resources of one type, sorted by name, names unique.
@@ -41,6 +47,8 @@ type Half struct {
 	// Resident is the table with only sds-resident in it, for proxies whose
 	// secrets are not acknowledged yet. Server half only.
 	Resident *Table
+
+	topology model.Fingerprint // of what listeners and routes were made from
 }
 
 // Type URLs of the resources, in the order in which they are pushed.

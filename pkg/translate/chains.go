@@ -1,0 +1,147 @@
+package translate
+
+import (
+	"slices"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	"github.com/meshpilot/pilot/pkg/model"
+	"google.golang.org/protobuf/types/known/durationpb"
+)
+
+// chainKind is a filter chain of a port (spec xds.md 5). Its name is part of
+// what a connection hangs on: it never changes with the mode.
+type chainKind string
+
+const (
+	chainMTLS    chainKind = "mtls"     // TLS with the mesh's ALPN
+	chainMTLSAny chainKind = "mtls-any" // mesh certificate without the ALPN
+	chainTLS     chainKind = "tls"      // any TLS, ended here
+	chainAppTLS  chainKind = "app-tls"  // the application's own TLS, untouched
+	chainPlain   chainKind = "plain"
+	chainRefuse  chainKind = "refuse"
+)
+
+// chainKinds is the table of modes and chains. A server-first port has no
+// inspector, so one chain that takes all.
+func chainKinds(mode model.Mode, serverFirst bool) []chainKind {
+	if serverFirst {
+		switch mode {
+		case model.Strict:
+			return []chainKind{chainMTLS}
+		case model.TLSOnly:
+			return []chainKind{chainTLS}
+		default:
+			return []chainKind{chainPlain}
+		}
+	}
+	switch mode {
+	case model.Permissive:
+		return []chainKind{chainMTLS, chainAppTLS, chainPlain}
+	case model.Strict:
+		return []chainKind{chainMTLS, chainMTLSAny, chainRefuse}
+	case model.TLSOnly:
+		return []chainKind{chainMTLS, chainTLS, chainRefuse}
+	default:
+		return []chainKind{chainAppTLS, chainPlain}
+	}
+}
+
+// chainSpec is a port whose chains are wanted; port is nil for those that no
+// service names.
+type chainSpec struct {
+	view     *model.ServerView
+	port     *model.InboundPort
+	match    *listenerv3.FilterChainMatch // what all its chains match
+	decision model.Decision
+}
+
+func (s chainSpec) http() bool        { return s.port != nil && s.port.Protocol.IsHTTP() }
+func (s chainSpec) serverFirst() bool { return s.port != nil && s.port.Protocol.ServerFirst() }
+
+// scope begins the names of the port's chains and stats.
+func (s chainSpec) scope() string {
+	if s.port == nil {
+		return "other"
+	}
+	return decimal(s.port.Port)
+}
+
+// cluster leads to the application. What is not mesh mTLS has its own on TCP
+// ports, so that its gauge shows when the last such connection is gone.
+func (s chainSpec) cluster(kind chainKind) string {
+	switch {
+	case s.port == nil:
+		return inboundPassthroughCluster
+	case !s.http() && (kind == chainPlain || kind == chainAppTLS):
+		return inboundName(s.port.Port, plainUse)
+	default:
+		return inboundName(s.port.Port, "")
+	}
+}
+
+func (b *builder) chains(s chainSpec) []*listenerv3.FilterChain {
+	kinds := chainKinds(s.decision.Mode, s.serverFirst())
+	out := make([]*listenerv3.FilterChain, len(kinds))
+	for i, kind := range kinds {
+		out[i] = &listenerv3.FilterChain{
+			Name:             chainName(s.scope(), string(kind)),
+			FilterChainMatch: s.chainMatch(kind),
+			TransportSocket:  b.chainSocket(s, kind),
+			Filters:          b.chainFilters(s, kind),
+		}
+		if out[i].TransportSocket != nil {
+			out[i].TransportSocketConnectTimeout = durationpb.New(handshakeTimeout)
+		}
+	}
+	return out
+}
+
+func (s chainSpec) chainMatch(kind chainKind) *listenerv3.FilterChainMatch {
+	m := &listenerv3.FilterChainMatch{DestinationPort: s.match.DestinationPort}
+	if s.serverFirst() {
+		return m
+	}
+	switch kind {
+	case chainMTLS:
+		m.TransportProtocol = "tls"
+		m.ApplicationProtocols = meshALPN()
+	case chainMTLSAny, chainTLS, chainAppTLS:
+		m.TransportProtocol = "tls"
+	case chainRefuse:
+		m.TransportProtocol = "raw_buffer"
+	}
+	return m
+}
+
+func (b *builder) chainSocket(s chainSpec, kind chainKind) *corev3.TransportSocket {
+	switch kind {
+	case chainMTLS, chainMTLSAny:
+		return b.meshServerTLS(s.view.Mesh.TrustDomains, s.http())
+	case chainTLS:
+		return b.openServerTLS(s.http())
+	default:
+		return nil
+	}
+}
+
+func (b *builder) chainFilters(s chainSpec, kind chainKind) []*listenerv3.Filter {
+	log := s.view.Mesh.AccessLogFile
+	stat := "inbound_" + s.scope()
+	if !slices.Contains([]chainKind{chainMTLS, chainMTLSAny, chainTLS}, kind) {
+		stat += "_" + string(kind)
+	}
+	switch {
+	case kind == chainRefuse && s.http() && !s.view.Mesh.RefusalReset:
+		return b.httpFilters(httpUse{stat: stat, route: refuseRoute(s.port.Port), accessLog: log})
+	case kind == chainRefuse:
+		return b.tcpFilters(stat, refuseCluster, log)
+	case s.http() && kind != chainAppTLS:
+		return b.httpFilters(httpUse{
+			stat: stat, route: inboundName(s.port.Port, ""), accessLog: log,
+			peerURI: kind != chainPlain,
+		})
+	default:
+		return b.tcpFilters(stat, s.cluster(kind), log)
+	}
+}

@@ -1,0 +1,155 @@
+package translate
+
+import "github.com/meshpilot/pilot/pkg/model"
+
+// Shared is what is the same for all client classes, marshaled once.
+type Shared struct {
+	clusters  map[model.Fingerprint]portClusters // by the port's fingerprint
+	listeners map[model.Fingerprint][]*Resource  // by the service's topology
+	accessLog string                             // listeners hold it too
+}
+
+// portClusters are a service port's clusters: captured classes may go to the
+// original destination, those without capture (direct) have none.
+type portClusters struct{ captured, direct []*Resource }
+
+// Share marshals the clusters and listeners that all client classes share.
+// What is equal in prev, which may be nil, is kept by pointer.
+func Share(s *model.Snapshot, prev *Shared) *Shared {
+	mesh := s.OutboundMesh()
+	if prev == nil {
+		prev = &Shared{}
+	}
+	next := &Shared{
+		clusters:  make(map[model.Fingerprint]portClusters, len(s.Services())),
+		listeners: make(map[model.Fingerprint][]*Resource, len(s.Services())),
+		accessLog: mesh.AccessLogFile,
+	}
+	for _, svc := range s.Services() {
+		for _, port := range svc.Ports {
+			clusters, ok := prev.clusters[port.Fingerprint]
+			if !ok {
+				clusters.captured, clusters.direct = outboundClusters(&mesh, svc, port)
+			}
+			next.clusters[port.Fingerprint] = clusters
+		}
+		listeners, ok := prev.listeners[svc.Topology]
+		if !ok || prev.accessLog != next.accessLog {
+			listeners = addressListeners(&mesh, svc)
+		}
+		next.listeners[svc.Topology] = listeners
+	}
+	return next
+}
+
+// Outbound is the client half of a class. What is equal in prev, an earlier
+// half of the class or nil, is taken from it by pointer.
+func Outbound(v *model.ClientView, shared *Shared, prev *Half) *Half {
+	if prev == nil {
+		prev = &Half{}
+	}
+	next := &Half{topology: v.Topology, Secrets: newTable(nil, prev.Secrets)}
+	next.SecretsRespelled = next.Secrets
+	clusters := []*Resource{emptyCluster(blackHoleCluster)}
+	if v.Class.Capture != model.CaptureNone {
+		clusters = append(clusters, passthrough(passthroughCluster, &v.Mesh))
+	}
+	for _, svc := range v.Services {
+		for _, port := range svc.Ports {
+			next.NeedsSecrets = next.NeedsSecrets || port.TLS != model.ClientPlain
+			if v.Class.Capture == model.CaptureNone {
+				clusters = append(clusters, shared.clusters[port.Fingerprint].direct...)
+			} else {
+				clusters = append(clusters, shared.clusters[port.Fingerprint].captured...)
+			}
+		}
+	}
+	next.Clusters = newTable(clusters, prev.Clusters)
+	if prev.Listeners != nil && prev.topology == v.Topology {
+		next.Listeners, next.Routes = prev.Listeners, prev.Routes
+		return next
+	}
+	var listeners []*Resource
+	if v.Class.Capture != model.CaptureNone {
+		listeners = outboundListeners(v, shared)
+	}
+	next.Listeners = newTable(listeners, prev.Listeners)
+	next.Routes = newTable(outboundRoutes(v), prev.Routes)
+	return next
+}
+
+// Inbound is the server half of a class. What is equal in prev, an earlier
+// half of the class or nil, is taken from it by pointer.
+func Inbound(v *model.ServerView, prev *Half) *Half {
+	if prev == nil {
+		prev = &Half{}
+	}
+	next := &Half{
+		Secrets:          newTable(secrets(v.Class.Local, false), prev.Secrets),
+		SecretsRespelled: newTable(secrets(v.Class.Local, true), prev.SecretsRespelled),
+		NeedsSecrets:     v.Other.Mode != model.Disable,
+	}
+	keep := resident(v.Mesh.TrustDomains)
+	clusters := []*Resource{keep}
+	var listeners, routes []*Resource
+	if v.Class.Type == model.Sidecar {
+		for i := range v.Ports {
+			next.NeedsSecrets = next.NeedsSecrets || v.Ports[i].Decision.Mode != model.Disable
+		}
+		clusters = append(clusters, inboundClusters(v)...)
+		listeners = inboundListeners(v)
+		routes = inboundRoutes(v)
+	}
+	next.Clusters = newTable(clusters, prev.Clusters)
+	next.Resident = newTable([]*Resource{next.Clusters.Find(residentCluster)}, prev.Resident)
+	next.Listeners = newTable(listeners, prev.Listeners)
+	next.Routes = newTable(routes, prev.Routes)
+	return next
+}
+
+// Config is the whole configuration of one proxy.
+type Config struct {
+	Client, Server *Half
+	Endpoints      *Table
+}
+
+// For is the configuration of one proxy, built from nothing; false if its
+// workload is unknown.
+func For(s *model.Snapshot, p model.Proxy) (Config, bool) {
+	client, server, ok := s.ClassOf(p)
+	if !ok {
+		return Config{}, false
+	}
+	return Config{
+		Client:    Outbound(s.ClientView(client), Share(s, nil), nil),
+		Server:    Inbound(s.ServerView(server), nil),
+		Endpoints: Endpoints(s.Endpoints(), nil),
+	}, true
+}
+
+// Resources are the proxy's resources of one type, of both halves, sorted by
+// name; of the endpoints, those of its own clusters.
+func (c Config) Resources(typeURL string) []*Resource {
+	switch typeURL {
+	case SecretType:
+		return newTable(append(c.Client.Secrets.list(), c.Server.Secrets.list()...), nil).Resources
+	case ClusterType:
+		return newTable(append(c.Client.Clusters.list(), c.Server.Clusters.list()...), nil).Resources
+	case ListenerType:
+		return newTable(append(c.Client.Listeners.list(), c.Server.Listeners.list()...), nil).Resources
+	case RouteType:
+		return newTable(append(c.Client.Routes.list(), c.Server.Routes.list()...), nil).Resources
+	case EndpointType:
+		var own []*Resource
+		for _, r := range c.Endpoints.Resources {
+			if cluster := c.Client.Clusters.Find(r.Name); cluster != nil && cluster.eds {
+				own = append(own, r)
+			}
+		}
+		return own
+	default:
+		return nil
+	}
+}
+
+func (t *Table) list() []*Resource { return append([]*Resource(nil), t.Resources...) }

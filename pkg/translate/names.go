@@ -1,0 +1,86 @@
+package translate
+
+import (
+	"strconv"
+	"strings"
+
+	"github.com/meshpilot/pilot/pkg/model"
+)
+
+// The names that have no parts. All xDS names are made in this file.
+const (
+	virtualInbound  = "virtualInbound"
+	virtualOutbound = "virtualOutbound"
+
+	passthroughCluster        = "PassthroughCluster"
+	inboundPassthroughCluster = "InboundPassthroughCluster"
+	blackHoleCluster          = "BlackHoleCluster"
+	refuseCluster             = "refuse_plaintext"
+	residentCluster           = "sds-resident"
+
+	certSecret = "default"
+	rootSecret = "ROOTCA"
+
+	proxyRoute = "http_proxy"
+)
+
+// meshALPN are the tokens by which a server tells the mesh's own TLS from an
+// application's. Clients offer the first only.
+func meshALPN() []string {
+	return []string{"istio", "istio-peer-exchange", "istio-http/1.0", "istio-http/1.1", "istio-h2"}
+}
+
+func decimal(port uint16) string { return strconv.Itoa(int(port)) }
+
+// OutboundCluster is the name of a service port's cluster, and of its EDS
+// resource: outbound|9080||reviews.default.svc.cluster.local.
+func OutboundCluster(port uint16, host string) string { return outboundName(port, "", host) }
+
+// plainSubset carries the endpoints of a headless service that take no mesh
+// mTLS. A subset's name has no dot, so nothing clashes.
+const plainSubset = "plain."
+
+func outboundName(port uint16, subset, host string) string {
+	return "outbound|" + decimal(port) + "|" + subset + "|" + host
+}
+
+func outboundSNI(port uint16, host string) string {
+	return "outbound_." + decimal(port) + "_._." + host
+}
+
+func inboundName(port uint16, use string) string { return "inbound|" + decimal(port) + "|" + use + "|" }
+
+// refuseRoute holds a refusal's text apart from its filter chain, which must
+// not change when another policy says the same mode.
+func refuseRoute(port uint16) string { return inboundName(port, "refuse") }
+
+func listenerName(address string, port uint16) string { return address + "_" + decimal(port) }
+
+func chainName(scope, chain string) string { return scope + "|" + chain }
+
+// serviceDomains are the names under which a client in namespace finds svc,
+// longest first. Short forms exist for services under the mesh's own domain.
+func serviceDomains(svc *model.OutboundService, namespace, domain string) []string {
+	domains := []string{svc.Host}
+	if base, ok := strings.CutSuffix(svc.Host, ".svc."+domain); ok && svc.Name != "" {
+		domains = append(domains, base+".svc", base)
+		if svc.Namespace == namespace {
+			domains = append(domains, svc.Name)
+		}
+	}
+	if svc.Resolution == model.ResolveHeadless {
+		domains = append(domains, "*."+svc.Host)
+	}
+	for _, vip := range svc.VIPs {
+		domains = append(domains, bracketed(vip))
+	}
+	return domains
+}
+
+// bracketed is an address as it stands in an authority.
+func bracketed(address string) string {
+	if strings.Contains(address, ":") {
+		return "[" + address + "]"
+	}
+	return address
+}

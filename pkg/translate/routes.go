@@ -1,0 +1,210 @@
+package translate
+
+import (
+	"slices"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	"github.com/meshpilot/pilot/pkg/model"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+)
+
+// outboundRoutes are the routes of a client class: one per HTTP port number,
+// or all ports in http_proxy for the explicit proxy.
+func outboundRoutes(v *model.ClientView) []*Resource {
+	var out []*Resource
+	if v.Class.Capture == model.CaptureNone || v.Mesh.HTTPPort != 0 {
+		out = append(out, proxyRoutes(v))
+	}
+	if v.Class.Capture == model.CaptureNone {
+		return out
+	}
+	ports := map[uint16][]*model.OutboundService{}
+	for _, svc := range v.Services {
+		for _, p := range svc.Ports {
+			if p.Protocol.IsHTTP() {
+				ports[p.Number] = append(ports[p.Number], svc)
+			}
+		}
+	}
+	for port, services := range ports {
+		out = append(out, portRoutes(v, port, services))
+	}
+	return out
+}
+
+func portRoutes(v *model.ClientView, port uint16, services []*model.OutboundService) *Resource {
+	var b builder
+	names := claims{}
+	for _, svc := range services {
+		names.claim(svc.Host, svc.Host)
+	}
+	config := &routev3.RouteConfiguration{Name: decimal(port), ValidateClusters: wrapperspb.Bool(false)}
+	from := make([]model.Key, 0, len(services))
+	for _, svc := range services {
+		var domains []string
+		for _, domain := range serviceDomains(svc, v.Class.Namespace, v.Mesh.Domain) {
+			if names.claim(domain, svc.Host) {
+				domains = append(domains, domain, domain+":"+decimal(port))
+			}
+		}
+		config.VirtualHosts = append(config.VirtualHosts, &routev3.VirtualHost{
+			Name: svc.Host + ":" + decimal(port), Domains: domains,
+			Routes: []*routev3.Route{b.forward(OutboundCluster(port, svc.Host))},
+		})
+		from = append(from, svc.Key)
+	}
+	rest := &routev3.VirtualHost{Name: "unknown", Domains: []string{"*"}}
+	if v.Mesh.RegistryOnly {
+		rest.Routes = []*routev3.Route{answer(502, "")}
+	} else {
+		rest.Routes = []*routev3.Route{b.forward(passthroughCluster)}
+	}
+	config.VirtualHosts = append(config.VirtualHosts, rest)
+	return b.resource(config.Name, config, from...)
+}
+
+// claims keeps a domain from standing in two virtual hosts, which Envoy
+// refuses as a whole: full names first, then in the order of the services.
+type claims map[string]string
+
+func (c claims) claim(domain, host string) bool {
+	if owner, ok := c[domain]; ok {
+		return owner == host
+	}
+	c[domain] = host
+	return true
+}
+
+// proxyRoutes serve the explicit proxy: requests by host and port, CONNECT to
+// host:port of any protocol. Without a port it is 80, else the lowest HTTP port.
+func proxyRoutes(v *model.ClientView) *Resource {
+	var b builder
+	names := claims{}
+	for _, svc := range v.Services {
+		names.claim(svc.Host, svc.Host)
+	}
+	config := &routev3.RouteConfiguration{Name: proxyRoute, ValidateClusters: wrapperspb.Bool(false)}
+	var from []model.Key
+	for _, svc := range v.Services {
+		if v.Class.Capture == model.CaptureNone && svc.Resolution == model.ResolveNone && svc.Host[0] == '*' {
+			continue // nothing to resolve, so no cluster
+		}
+		var domains []string
+		for _, domain := range serviceDomains(svc, v.Class.Namespace, v.Mesh.Domain) {
+			if names.claim(domain, svc.Host) {
+				domains = append(domains, domain)
+			}
+		}
+		portless := portlessPort(svc)
+		for _, p := range svc.Ports {
+			config.VirtualHosts = append(config.VirtualHosts, b.proxyHost(svc, p, domains, p == portless))
+		}
+		from = append(from, svc.Key)
+	}
+	config.VirtualHosts = append(config.VirtualHosts, &routev3.VirtualHost{
+		Name: "unknown", Domains: []string{"*"},
+		Routes: []*routev3.Route{answer(502, "")},
+	})
+	return b.resource(config.Name, config, from...)
+}
+
+func portlessPort(svc *model.OutboundService) *model.OutboundPort {
+	var lowest *model.OutboundPort
+	for _, p := range svc.Ports { // ascending
+		if p.Protocol.IsHTTP() && (lowest == nil || p.Number == 80) {
+			lowest = p
+		}
+	}
+	return lowest
+}
+
+func (b *builder) proxyHost(svc *model.OutboundService, p *model.OutboundPort, domains []string, portless bool) *routev3.VirtualHost {
+	host := &routev3.VirtualHost{Name: svc.Host + ":" + decimal(p.Number)}
+	for _, domain := range domains {
+		host.Domains = append(host.Domains, domain+":"+decimal(p.Number))
+	}
+	if portless {
+		host.Domains = append(host.Domains, domains...)
+	}
+	cluster := OutboundCluster(p.Number, svc.Host)
+	connect := b.forward(cluster)
+	connect.Match = &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_ConnectMatcher_{ConnectMatcher: &routev3.RouteMatch_ConnectMatcher{}}}
+	connect.GetRoute().UpgradeConfigs = []*routev3.RouteAction_UpgradeConfig{{
+		UpgradeType: "CONNECT", ConnectConfig: &routev3.RouteAction_UpgradeConfig_ConnectConfig{},
+	}}
+	host.Routes = []*routev3.Route{connect}
+	if p.Protocol.IsHTTP() {
+		host.Routes = append(host.Routes, b.forward(cluster))
+	}
+	return host
+}
+
+// forward sends every path to cluster, as long as it takes.
+func (b *builder) forward(cluster string) *routev3.Route {
+	b.clusters = append(b.clusters, cluster)
+	return &routev3.Route{Match: anyPath(), Action: &routev3.Route_Route{Route: &routev3.RouteAction{
+		ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: cluster},
+		Timeout:          durationpb.New(0),
+	}}}
+}
+
+func anyPath() *routev3.RouteMatch {
+	return &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}}
+}
+
+func answer(status uint32, body string) *routev3.Route {
+	direct := &routev3.DirectResponseAction{Status: status}
+	if body != "" {
+		direct.Body = &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: body}}
+	}
+	return &routev3.Route{Match: anyPath(), Action: &routev3.Route_DirectResponse{DirectResponse: direct}}
+}
+
+// inboundRoutes lead to the application and, where plaintext is refused,
+// say why.
+func inboundRoutes(v *model.ServerView) []*Resource {
+	var out []*Resource
+	for i := range v.Ports {
+		p := &v.Ports[i]
+		if !p.Protocol.IsHTTP() {
+			continue
+		}
+		var b builder
+		out = append(out, b.inboundRoute(inboundName(p.Port, ""), b.forward(inboundName(p.Port, "")), p.From))
+		if p.Decision.Mode.RefusesPlaintext() && !v.Mesh.RefusalReset {
+			var refusal builder
+			from := p.From
+			if p.Decision.Source != (model.Key{}) && !slices.Contains(from, p.Decision.Source) {
+				from = append(slices.Clone(from), p.Decision.Source)
+			}
+			out = append(out, refusal.inboundRoute(refuseRoute(p.Port), refuse(p), from))
+		}
+	}
+	return out
+}
+
+func (b *builder) inboundRoute(name string, route *routev3.Route, from []model.Key) *Resource {
+	return b.resource(name, &routev3.RouteConfiguration{
+		Name: name, ValidateClusters: wrapperspb.Bool(false),
+		VirtualHosts: []*routev3.VirtualHost{{Name: "*", Domains: []string{"*"}, Routes: []*routev3.Route{route}}},
+	}, from...)
+}
+
+// refuse names the port's mode and who decided. gRPC callers get the text as
+// PERMISSION_DENIED: Envoy translates local replies for them.
+func refuse(p *model.InboundPort) *routev3.Route {
+	accepts := "only mutual TLS"
+	if p.Decision.Mode == model.TLSOnly {
+		accepts = "only TLS"
+	}
+	body := "plaintext refused: " + p.Host + ":" + decimal(p.ServicePort) + " accepts " + accepts +
+		" (" + p.Decision.Mode.String() + ", set by " + p.Decision.By() + ")"
+	route := answer(403, body)
+	route.ResponseHeadersToAdd = []*corev3.HeaderValueOption{
+		{Header: &corev3.HeaderValue{Key: "content-type", Value: "text/plain"}, AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD},
+		{Header: &corev3.HeaderValue{Key: "x-mesh-refused", Value: "plaintext"}, AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD},
+	}
+	return route
+}
