@@ -1,0 +1,175 @@
+package translate
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/meshpilot/pilot/pkg/model"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	"google.golang.org/protobuf/proto"
+)
+
+// serverView is a workload with a port of each kind, all in one mode.
+func serverView(mode model.Mode, capture model.Capture) *model.ServerView {
+	d := model.Decision{Mode: mode, Rank: model.RankNamespace, Source: model.Key{Kind: "Policy", Namespace: "shop", Name: "p"}}
+	port := func(number uint16, protocol model.Protocol) model.InboundPort {
+		return model.InboundPort{Port: number, Protocol: protocol, Decision: d, Host: "cart.shop.svc.cluster.local", ServicePort: number,
+			From: []model.Key{{Kind: "Service", Namespace: "shop", Name: "cart"}}}
+	}
+	return &model.ServerView{
+		Class: model.ServerClass{Namespace: "shop", Identity: "cart", Capture: capture, Address: "127.10.0.1"},
+		Mesh: model.InboundMesh{InboundListenPort: 15006, HTTPPort: 15002, ConnectTimeout: 1e9,
+			AccessLogFile: "/dev/stdout", TrustDomains: []string{"cluster.local"}},
+		Ports: []model.InboundPort{port(80, model.HTTP), port(3306, model.MySQL), port(3307, model.MySQL), port(443, model.HTTPS), port(9000, model.GRPC)},
+		Other: d,
+	}
+}
+
+func decodeListeners(t *testing.T, h *Half) []*listenerv3.Listener {
+	t.Helper()
+	var out []*listenerv3.Listener
+	for _, r := range h.Listeners.Resources {
+		l := &listenerv3.Listener{}
+		if err := proto.Unmarshal(r.Body.Value, l); err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, l)
+	}
+	return out
+}
+
+// A listener whose shell changes is replaced, and every long connection cut:
+// rules 1 and 2 of what Envoy was measured to do.
+func TestShellIsTheSameInEveryMode(t *testing.T) {
+	modes := []model.Mode{model.Disable, model.Permissive, model.Strict, model.TLSOnly}
+	for _, capture := range []model.Capture{model.CaptureRedirect, model.CaptureTProxy, model.CaptureNone} {
+		for _, a := range modes {
+			for _, b := range modes {
+				from := decodeListeners(t, Inbound(serverView(a, capture), nil))
+				to := decodeListeners(t, Inbound(serverView(b, capture), nil))
+				if len(from) != len(to) {
+					t.Fatalf("%s: %d listeners in %s, %d in %s", capture, len(from), a, len(to), b)
+				}
+				for i := range from {
+					compareShells(t, from[i], to[i], capture.String()+" "+a.String()+" to "+b.String())
+				}
+			}
+		}
+	}
+}
+
+func compareShells(t *testing.T, from, to *listenerv3.Listener, change string) {
+	t.Helper()
+	before := map[string]*listenerv3.FilterChain{}
+	for _, c := range from.FilterChains {
+		before[c.Name] = c
+	}
+	for _, c := range to.FilterChains {
+		if old := before[c.Name]; old != nil && !proto.Equal(old, c) {
+			t.Errorf("%s: chain %s of %s changes its content, so its connections are cut", change, c.Name, from.Name)
+		}
+	}
+	if len(from.FilterChains) == 0 || len(to.FilterChains) == 0 {
+		t.Errorf("%s: %s has no chains, so it is replaced", change, from.Name)
+	}
+	from.FilterChains, to.FilterChains = nil, nil
+	a, _ := proto.MarshalOptions{Deterministic: true}.Marshal(from)
+	b, _ := proto.MarshalOptions{Deterministic: true}.Marshal(to)
+	if string(a) != string(b) {
+		t.Errorf("%s: the shell of %s changes:\n%v\n%v", change, from.Name, from, to)
+	}
+}
+
+func TestChainsOfModes(t *testing.T) {
+	for mode, want := range map[model.Mode]string{
+		model.Disable:    "80|app-tls 80|plain 3306|plain 443|app-tls 443|plain other|app-tls other|plain",
+		model.Permissive: "80|mtls 80|app-tls 80|plain 3306|plain 443|mtls 443|app-tls 443|plain other|mtls other|app-tls other|plain",
+		model.Strict:     "80|mtls 80|mtls-any 80|refuse 3306|mtls 443|mtls 443|mtls-any 443|refuse other|mtls other|mtls-any other|refuse",
+		model.TLSOnly:    "80|mtls 80|tls 80|refuse 3306|tls 443|mtls 443|tls 443|refuse other|mtls other|tls other|refuse",
+	} {
+		v := serverView(mode, model.CaptureRedirect)
+		v.Ports = slices.DeleteFunc(v.Ports, func(p model.InboundPort) bool { return p.Port == 3307 || p.Port == 9000 })
+		var names []string
+		for _, c := range decodeListeners(t, Inbound(v, nil))[0].FilterChains {
+			names = append(names, c.Name)
+		}
+		if diff := cmp.Diff("15006|loop "+want, strings.Join(names, " ")); diff != "" {
+			t.Errorf("%s: %s", mode, diff)
+		}
+	}
+}
+
+// The text of a refusal may change with the policy; the chains may not.
+func TestAnotherPolicyOfTheSameModeTouchesRoutesOnly(t *testing.T) {
+	a, b := serverView(model.Strict, model.CaptureRedirect), serverView(model.Strict, model.CaptureRedirect)
+	for i := range b.Ports {
+		b.Ports[i].Decision.Source.Name = "other"
+	}
+	was := Inbound(a, nil)
+	is := Inbound(b, was)
+	if is.Listeners != was.Listeners || is.Clusters != was.Clusters || is.Secrets != was.Secrets {
+		t.Error("a table besides the routes changed")
+	}
+	if is.Routes == was.Routes {
+		t.Error("the refusal does not name the new policy")
+	}
+}
+
+func TestEqualViewsKeepPointers(t *testing.T) {
+	was := Inbound(serverView(model.Permissive, model.CaptureRedirect), nil)
+	is := Inbound(serverView(model.Permissive, model.CaptureRedirect), was)
+	if is.Secrets != was.Secrets || is.SecretsRespelled != was.SecretsRespelled || is.Resident != was.Resident ||
+		is.Clusters != was.Clusters || is.Listeners != was.Listeners || is.Routes != was.Routes {
+		t.Error("an equal table was not taken by pointer")
+	}
+}
+
+func TestSecretsAreSpelledTwice(t *testing.T) {
+	h := Inbound(serverView(model.Disable, model.CaptureRedirect), nil)
+	for i, r := range h.Secrets.Resources {
+		if other := h.SecretsRespelled.Resources[i]; r.Name != other.Name || r.Version == other.Version {
+			t.Errorf("%s is spelled the same", r.Name)
+		}
+	}
+	if h.NeedsSecrets {
+		t.Error("a plaintext half waits for secrets")
+	}
+	if !Inbound(serverView(model.Permissive, model.CaptureRedirect), nil).NeedsSecrets {
+		t.Error("a half with TLS does not wait for secrets")
+	}
+}
+
+func TestCheckFindsWhatEnvoyWouldRefuse(t *testing.T) {
+	none := &Table{}
+	good := Inbound(serverView(model.Strict, model.CaptureRedirect), nil)
+	if err := Check(good, none); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		change func(*Half)
+		want   string
+	}{
+		"cluster": {func(h *Half) { h.Clusters = &Table{} }, "inbound|80||: cluster inbound|80|| does not exist"},
+		"route":   {func(h *Half) { h.Routes = &Table{} }, "virtualInbound: route inbound|80|| does not exist"},
+		"twice": {func(h *Half) {
+			h.Listeners = &Table{Resources: slices.Repeat(h.Listeners.Resources, 2)}
+		}, "virtualInbound: name used twice"},
+		"rule": {func(h *Half) {
+			v := serverView(model.Strict, model.CaptureRedirect)
+			v.Class.Local.AppAddress = strings.Repeat("x", 3)
+			v.Ports[0].Port = 0 // no address at all
+			v.Mesh.ConnectTimeout = -1
+			*h = *Inbound(v, nil)
+		}, "ConnectTimeout: value must be greater than 0s"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := *good
+			c.change(&h)
+			if err := Check(&h, none); err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got %v, want %q", err, c.want)
+			}
+		})
+	}
+}
