@@ -22,7 +22,9 @@ type World struct {
 }
 
 // Identify says which proxy the node of a stream is. Its error, a gRPC
-// status, ends the stream.
+// status, ends the stream. The store gives it the stream's context marked by
+// withStream, so that End can name the stream later; a stream that Identify
+// let in is followed by Connected and, in the end, Disconnected.
 type Identify func(ctx context.Context, node *corev3.Node) (model.Proxy, error)
 
 // StoreOptions are what a Store needs from its surroundings. Zero values of

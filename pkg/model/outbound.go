@@ -19,7 +19,7 @@ func (s *Snapshot) indexServices(services []*Service) {
 	for _, in := range services {
 		out := &OutboundService{
 			Key: in.Key, Host: in.Host, Namespace: in.Namespace, Name: in.Name, VIPs: in.VIPs,
-			Resolution: in.Resolution, DNSName: in.DNSName, exportTo: in.ExportTo,
+			Resolution: in.Resolution, DNSName: in.DNSName, External: in.External, exportTo: in.ExportTo,
 			Ports: make([]*OutboundPort, 0, len(in.Ports)),
 		}
 		s.scoped = s.scoped || len(in.ExportTo) > 0

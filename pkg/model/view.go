@@ -58,6 +58,7 @@ type OutboundService struct {
 	VIPs       []string
 	Resolution Resolution
 	DNSName    string // ResolveNone: what proxies without capture resolve
+	External   bool   // outside the mesh; for reports: the ports' TLS knows it already
 	Ports      []*OutboundPort
 	// Topology covers what listeners and routes of the service depend on.
 	Topology Fingerprint

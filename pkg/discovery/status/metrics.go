@@ -1,0 +1,140 @@
+package status
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/meshpilot/pilot/pkg/meshconfig"
+	"github.com/meshpilot/pilot/pkg/translate"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// Metrics are the control plane's numbers in a registry of their own. Safe for
+// concurrent use.
+type Metrics struct {
+	registry *prometheus.Registry
+
+	Proxies   prometheus.Gauge
+	Pushes    *prometheus.CounterVec // by type
+	Bytes     *prometheus.CounterVec // by type
+	Resources *prometheus.CounterVec // by type
+	ACKs      *prometheus.CounterVec // by type
+	NACKs     *prometheus.CounterVec // by type
+	Ignored   *prometheus.CounterVec // by type
+	Refused   *prometheus.CounterVec // by gRPC code
+	Edits     prometheus.Counter
+	LastACK   prometheus.Histogram
+	Work      *prometheus.HistogramVec // by step: compile, build, translate, check, apply
+	Halves    *prometheus.GaugeVec     // by side: client, server
+	Cache     *prometheus.CounterVec   // by result: hit, miss
+
+	problems *prometheus.GaugeVec
+	expiry   prometheus.Gauge
+}
+
+// NewMetrics makes and registers all metrics.
+func NewMetrics() *Metrics {
+	m := &Metrics{registry: prometheus.NewRegistry()}
+	m.Proxies = m.gauge("pilot_connected_proxies", "Proxies with an open xDS stream.")
+	m.Pushes = m.counters("pilot_pushes_total", "xDS responses sent.", "type")
+	m.Bytes = m.counters("pilot_push_bytes_total", "Bytes of xDS responses sent, before TLS.", "type")
+	m.Resources = m.counters("pilot_pushed_resources_total", "Resources in the xDS responses sent.", "type")
+	m.ACKs = m.counters("pilot_acks_total", "Responses that proxies accepted.", "type")
+	m.NACKs = m.counters("pilot_nacks_total", "Responses that proxies refused.", "type")
+	m.Ignored = m.counters("pilot_ignored_requests_total", "Requests that answer an older response than the last one.", "type")
+	m.Refused = m.counters("pilot_refused_streams_total", "xDS streams that were refused or ended by the control plane.", "code")
+	m.Edits = m.counter("pilot_edits_total", "Changes of the configuration that were read.")
+	m.LastACK = m.histogram("pilot_edit_to_last_ack_seconds", "Time from an edit until the last proxy that it concerned had accepted it.")
+	m.Work = prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name: "pilot_work_seconds", Help: "Time of the steps from an edit to its configuration.", Buckets: buckets(),
+	}, []string{"step"})
+	m.Halves = m.gauges("pilot_halves", "Distinct configurations in use: client halves are shared by a namespace, server halves by a workload.", "side")
+	m.Cache = m.counters("pilot_cached_halves_total", "Changed views whose configuration was remembered (hit) or translated (miss).", "result")
+	m.problems = m.gauges("pilot_problems", "Problems in force.", "code", "severity")
+	m.expiry = m.gauge("pilot_server_certificate_expiry_timestamp_seconds", "When the certificate of the xDS port expires, in seconds since 1970; 0 without TLS.")
+	m.registry.MustRegister(m.Work, collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+// Handler serves the metrics in Prometheus' text format.
+func (m *Metrics) Handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{Registry: m.registry}))
+	return mux
+}
+
+// Registry is where everything is registered, for tests that read numbers.
+func (m *Metrics) Registry() *prometheus.Registry { return m.registry }
+
+// CertificateExpires states when the certificate of the xDS port expires.
+func (m *Metrics) CertificateExpires(at time.Time) { m.expiry.Set(float64(at.Unix())) }
+
+// TypeName is the short name of an xDS type: CDS for clusters, and so on.
+func TypeName(typeURL string) string {
+	switch typeURL {
+	case translate.SecretType:
+		return "SDS"
+	case translate.ClusterType:
+		return "CDS"
+	case translate.EndpointType:
+		return "EDS"
+	case translate.ListenerType:
+		return "LDS"
+	case translate.RouteType:
+		return "RDS"
+	default:
+		return "other"
+	}
+}
+
+func (m *Metrics) setProblems(list []Finding) {
+	type label struct {
+		code     string
+		severity meshconfig.Severity
+	}
+	counts := map[label]int{}
+	for _, f := range list {
+		counts[label{f.Code, f.Severity}]++
+	}
+	m.problems.Reset()
+	for l, n := range counts {
+		m.problems.WithLabelValues(l.code, l.severity.String()).Set(float64(n))
+	}
+}
+
+func buckets() []float64 {
+	return []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60}
+}
+
+func (m *Metrics) gauge(name, help string) prometheus.Gauge {
+	g := prometheus.NewGauge(prometheus.GaugeOpts{Name: name, Help: help})
+	m.registry.MustRegister(g)
+	return g
+}
+
+func (m *Metrics) gauges(name, help string, labels ...string) *prometheus.GaugeVec {
+	g := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help}, labels)
+	m.registry.MustRegister(g)
+	return g
+}
+
+func (m *Metrics) counter(name, help string) prometheus.Counter {
+	c := prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+	m.registry.MustRegister(c)
+	return c
+}
+
+func (m *Metrics) counters(name, help string, labels ...string) *prometheus.CounterVec {
+	c := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+	m.registry.MustRegister(c)
+	return c
+}
+
+func (m *Metrics) histogram(name, help string) prometheus.Histogram {
+	h := prometheus.NewHistogram(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets()})
+	m.registry.MustRegister(h)
+	return h
+}

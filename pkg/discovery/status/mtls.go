@@ -1,0 +1,246 @@
+package status
+
+import (
+	"cmp"
+	"net/http"
+	"slices"
+
+	"github.com/meshpilot/pilot/pkg/model"
+)
+
+// Verdicts of /debug/mtls.
+const (
+	verdictOK       = "OK"       // every endpoint accepts what the clients send
+	verdictMixed    = "MIXED"    // and clients send mTLS to some, plaintext to others
+	verdictConflict = "CONFLICT" // some endpoint refuses what the clients send
+)
+
+// portReport is one service port as a set of client namespaces sees it.
+type portReport struct {
+	Service  string       `json:"service"`
+	Port     uint16       `json:"port"`
+	Protocol string       `json:"protocol"`
+	Servers  []modeReport `json:"servers"` // one for each reason that endpoints have
+	Client   clientReport `json:"client"`
+	Verdict  string       `json:"verdict"`
+}
+
+// modeReport is a mode and the endpoints that have it for the same reason.
+type modeReport struct {
+	Mode      string     `json:"mode"` // NO_SIDECAR: what the application accepts
+	Rank      model.Rank `json:"rank,omitempty"`
+	Source    string     `json:"source,omitempty"`
+	Phase     string     `json:"phase,omitempty"` // what is in force on the way to the mode
+	Blockers  []string   `json:"blockers,omitempty"`
+	Endpoints []string   `json:"endpoints"`
+}
+
+type clientReport struct {
+	Namespaces []string `json:"namespaces"`
+	TLS        string   `json:"tls"`
+	Step       int      `json:"step"` // of the decision, by number
+	Source     string   `json:"source"`
+}
+
+func (p Pages) mtls(r *http.Request, s State) (any, error) {
+	if s.Snapshot == nil {
+		return nil, notYet()
+	}
+	service, namespace := r.FormValue("service"), r.FormValue("namespace")
+	mesh := newEndpointIndex(s.Snapshot)
+	seenBy := visibility(s.Snapshot, namespace)
+	out := []portReport{}
+	for _, svc := range s.Snapshot.Services() {
+		if service != "" && service != svc.Host || len(seenBy[svc.Host]) == 0 {
+			continue
+		}
+		for _, port := range svc.Ports {
+			endpoints := mesh.of(svc, port)
+			step, source := clientStep(s.Snapshot.Mesh(), svc)
+			out = append(out, portReport{
+				Service: svc.Host, Port: port.Number, Protocol: port.Protocol.String(),
+				Servers: servers(endpoints),
+				Client:  clientReport{seenBy[svc.Host], port.TLS.String(), step, source},
+				Verdict: verdict(port, endpoints),
+			})
+		}
+	}
+	return out, nil
+}
+
+// visibility is which namespaces with workloads see a host.
+func visibility(s *model.Snapshot, only string) map[string][]string {
+	out := map[string][]string{}
+	last := ""
+	for _, w := range s.Workloads() { // sorted by namespace
+		ns := w.ID.Namespace
+		if ns == last || only != "" && ns != only {
+			continue
+		}
+		last = ns
+		for _, svc := range s.ClientView(model.ClientClass{Namespace: ns}).Services {
+			out[svc.Host] = append(out[svc.Host], ns)
+		}
+	}
+	return out
+}
+
+// clientStep is which step of the client's decision applies (1, a
+// DestinationRule, does not exist yet).
+func clientStep(m *model.Mesh, svc *model.OutboundService) (int, string) {
+	switch {
+	case m.Excludes(svc.Host):
+		return 2, "mesh config mtlsExcludedServices"
+	case svc.External:
+		return 3, svc.Key.String() + " is outside the mesh"
+	case m.AutoMTLS:
+		return 4, "mesh config enableAutoMtls"
+	default:
+		return 5, "mesh config authPolicy"
+	}
+}
+
+// servers groups endpoints by mode and reason, in the order of first address.
+func servers(endpoints []endpoint) []modeReport {
+	out := []modeReport{}
+	for _, e := range endpoints {
+		report := modeReport{Mode: "NO_SIDECAR"}
+		if e.sidecar {
+			report = modeReport{
+				Mode: e.decision.Mode.String(), Rank: e.decision.Rank,
+				Source: e.decision.By(), Phase: phase(e.decision.Mode),
+			}
+		}
+		i := slices.IndexFunc(out, func(o modeReport) bool {
+			return o.Mode == report.Mode && o.Rank == report.Rank && o.Source == report.Source
+		})
+		if i < 0 {
+			i = len(out)
+			out = append(out, report)
+		}
+		out[i].Endpoints = append(out[i].Endpoints, e.label())
+	}
+	return out
+}
+
+// phase of a mode that is fully in force.
+func phase(m model.Mode) string {
+	if m == model.Disable {
+		return "NONE"
+	}
+	return m.String()
+}
+
+func verdict(port *model.OutboundPort, endpoints []endpoint) string {
+	for _, e := range endpoints {
+		mtls := port.TLS == model.ClientMesh || port.TLS == model.ClientMixed && e.MeshTLS
+		if mtls && !e.MeshTLS || !mtls && e.sidecar && e.decision.Mode.RefusesPlaintext() {
+			return verdictConflict
+		}
+	}
+	if port.TLS == model.ClientMixed {
+		return verdictMixed
+	}
+	return verdictOK
+}
+
+// endpoint is an endpoint with what is known about its workload.
+type endpoint struct {
+	model.OutboundEndpoint
+	workload string
+	sidecar  bool
+	decision model.Decision
+}
+
+func (e endpoint) label() string { return cmp.Or(e.workload, e.Address) }
+
+// endpointIndex finds the endpoints of a service port, and their workloads.
+type endpointIndex struct {
+	snapshot  *model.Snapshot
+	groups    map[groupKey][]model.OutboundEndpoint
+	byAddress map[string]*model.Workload
+}
+
+type groupKey struct {
+	host string
+	port uint16
+}
+
+func newEndpointIndex(s *model.Snapshot) *endpointIndex {
+	x := &endpointIndex{s, map[groupKey][]model.OutboundEndpoint{}, map[string]*model.Workload{}}
+	for _, g := range s.Endpoints() {
+		x.groups[groupKey{g.Host, g.Port}] = g.Endpoints
+	}
+	for _, w := range s.Workloads() {
+		x.byAddress[w.Address] = w
+	}
+	return x
+}
+
+func (x *endpointIndex) of(svc *model.OutboundService, port *model.OutboundPort) []endpoint {
+	list := port.Endpoints
+	if group, ok := x.groups[groupKey{svc.Host, port.Number}]; ok {
+		list = group
+	}
+	out := make([]endpoint, 0, len(list))
+	for _, e := range list {
+		found := endpoint{OutboundEndpoint: e}
+		if w := x.byAddress[e.Address]; w != nil {
+			found.workload = w.ID.String()
+			found.sidecar = x.snapshot.HasSidecar(w.ID)
+			found.decision = x.snapshot.Decision(w.ID, e.Port)
+		}
+		out = append(out, found)
+	}
+	return out
+}
+
+func (p Pages) endpoints(r *http.Request, s State) (any, error) {
+	type row struct {
+		Address  string `json:"address"`
+		Port     uint16 `json:"port"`
+		Workload string `json:"workload,omitempty"`
+		Locality string `json:"locality,omitempty"`
+		Sidecar  bool   `json:"sidecar"`
+		Mode     string `json:"mode,omitempty"` // only with a sidecar
+		MeshTLS  bool   `json:"acceptsMeshTls"`
+	}
+	type portRows struct {
+		Port      uint16 `json:"port"`
+		Name      string `json:"name,omitempty"`
+		Endpoints []row  `json:"endpoints"`
+	}
+	if s.Snapshot == nil {
+		return nil, notYet()
+	}
+	host := r.FormValue("service")
+	services := s.Snapshot.Services()
+	i := slices.IndexFunc(services, func(svc *model.OutboundService) bool { return svc.Host == host })
+	if i < 0 {
+		return nil, refusal{http.StatusNotFound, "no service has the host " + host + "; write it fully qualified"}
+	}
+	mesh := newEndpointIndex(s.Snapshot)
+	out := []portRows{}
+	for _, port := range services[i].Ports {
+		rows := []row{}
+		for _, e := range mesh.of(services[i], port) {
+			entry := row{e.Address, e.Port, e.workload, locality(e.Locality), e.sidecar, "", e.MeshTLS}
+			if e.sidecar {
+				entry.Mode = e.decision.Mode.String()
+			}
+			rows = append(rows, entry)
+		}
+		out = append(out, portRows{port.Number, port.Name, rows})
+	}
+	return out, nil
+}
+
+func locality(l model.Locality) string {
+	text := l.Region
+	for _, part := range []string{l.Zone, l.SubZone} {
+		if part != "" {
+			text += "/" + part
+		}
+	}
+	return text
+}

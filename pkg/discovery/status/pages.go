@@ -1,0 +1,237 @@
+package status
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/meshpilot/pilot/pkg/meshconfig"
+	"github.com/meshpilot/pilot/pkg/model"
+	"github.com/meshpilot/pilot/pkg/translate"
+)
+
+// State is what the pages show, at one moment. It is not changed after it was
+// handed out.
+type State struct {
+	Snapshot *model.Snapshot // nil before the first complete configuration
+	Mesh     Mesh
+	Findings []Finding
+	Proxies  []Proxy
+	Edits    []Edit
+}
+
+// Mesh says where the mesh configuration in force comes from.
+type Mesh struct {
+	Source string    `json:"source"` // the object, or "built-in defaults"
+	Hash   string    `json:"hash"`
+	Since  time.Time `json:"since"`
+}
+
+// Proxy is one stream of one proxy as /debug/proxies shows it.
+type Proxy struct {
+	Node      string              `json:"node"`
+	Workload  string              `json:"workload"`
+	Identity  string              `json:"identity,omitempty"` // empty over plaintext
+	Connected time.Time           `json:"connected"`
+	Known     bool                `json:"known"` // a source knows the workload
+	Types     map[string]Exchange `json:"types"`
+}
+
+// Exchange is what was said about one type of resources; times are zero if
+// it has not happened.
+type Exchange struct {
+	Sent       string    `json:"sent,omitempty"`
+	SentAt     time.Time `json:"sentAt,omitzero"`
+	Acked      string    `json:"acknowledged,omitempty"`
+	AckedAt    time.Time `json:"acknowledgedAt,omitzero"`
+	Refused    string    `json:"refused,omitempty"`
+	RefusedAt  time.Time `json:"refusedAt,omitzero"`
+	RefusedFor string    `json:"refusedFor,omitempty"` // Envoy's text
+}
+
+// Edit is one change of the configuration and how far it has come.
+type Edit struct {
+	At      time.Time `json:"at"`               // the source published it
+	Applied time.Time `json:"applied,omitzero"` // its configuration was ready to send
+	LastACK time.Time `json:"lastAck,omitzero"` // the last acknowledgement so far
+	Pushes  int       `json:"pushes"`           // responses that were acknowledged
+	Refused int       `json:"refused"`          // responses that were refused
+	// Done says that every connected proxy has answered; with no push the
+	// edit changed nothing for anybody.
+	Done bool `json:"done"`
+}
+
+// Pages serves /readyz and /debug/.
+type Pages struct {
+	// Ready lists why the control plane is not ready; it may not block.
+	Ready func() []string
+	State func(context.Context) (State, error)
+	// Config is the configuration of a connected proxy, in the order of types;
+	// false if there is none of that node id.
+	Config func(ctx context.Context, node string) ([]Resources, bool, error)
+	// Remote lets callers read /debug/ that are not on this machine.
+	Remote bool
+}
+
+// Resources are the resources of one type that a proxy gets.
+type Resources struct {
+	TypeURL   string
+	Resources []*translate.Resource
+}
+
+// Handler is the HTTP side of the pages.
+func (p Pages) Handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /readyz", p.readyz)
+	mux.Handle("GET /debug/{$}", p.debug(p.index))
+	mux.Handle("GET /debug/problems", p.debug(p.problems))
+	mux.Handle("GET /debug/proxies", p.debug(p.proxies))
+	mux.Handle("GET /debug/edits", p.debug(p.edits))
+	mux.Handle("GET /debug/config", p.debug(p.config))
+	mux.Handle("GET /debug/mtls", p.debug(p.mtls))
+	mux.Handle("GET /debug/endpoints", p.debug(p.endpoints))
+	mux.Handle("GET /debug/mesh", p.debug(p.mesh))
+	return mux
+}
+
+// refusal is an answer that is not 200.
+type refusal struct {
+	code int
+	text string
+}
+
+func (r refusal) Error() string { return r.text }
+
+func (p Pages) readyz(w http.ResponseWriter, _ *http.Request) {
+	type answer struct {
+		Ready   bool     `json:"ready"`
+		Reasons []string `json:"reasons,omitempty"`
+	}
+	reasons := p.Ready()
+	code := http.StatusOK
+	if len(reasons) > 0 {
+		code = http.StatusServiceUnavailable
+	}
+	write(w, code, answer{len(reasons) == 0, reasons})
+}
+
+// debug guards a page and gives it the state.
+func (p Pages) debug(page func(*http.Request, State) (any, error)) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		type failure struct {
+			Error string `json:"error"`
+		}
+		if !p.Remote && !fromLoopback(r.RemoteAddr) {
+			write(w, http.StatusForbidden, failure{"only callers on this machine; start with --debug-remote to allow others"})
+			return
+		}
+		state, err := p.State(r.Context())
+		if err != nil {
+			write(w, http.StatusServiceUnavailable, failure{err.Error()})
+			return
+		}
+		answer, err := page(r, state)
+		var refused refusal
+		switch {
+		case errors.As(err, &refused):
+			write(w, refused.code, failure{refused.text})
+		case err != nil:
+			write(w, http.StatusInternalServerError, failure{err.Error()})
+		default:
+			write(w, http.StatusOK, answer)
+		}
+	})
+}
+
+func fromLoopback(remote string) bool {
+	addr, err := netip.ParseAddrPort(remote)
+	return err == nil && addr.Addr().Unmap().IsLoopback()
+}
+
+func write(w http.ResponseWriter, code int, answer any) {
+	var buf bytes.Buffer
+	enc := json.NewEncoder(&buf)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	if err := enc.Encode(answer); err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(code)
+	_, _ = w.Write(buf.Bytes()) // the caller is gone; nobody is left to tell
+}
+
+func (p Pages) index(*http.Request, State) (any, error) {
+	type page struct {
+		Path  string `json:"path"`
+		About string `json:"about"`
+	}
+	return []page{
+		{"/readyz", "whether proxies are served, and if not, why"},
+		{"/debug/problems?severity=&namespace=", "problems in force, the gravest first"},
+		{"/debug/proxies?proxy=", "connected proxies: versions sent, acknowledged, refused"},
+		{"/debug/edits", "the last edits, and when the last proxy had accepted them"},
+		{"/debug/config?proxy=", "all resources of one proxy, by its node id"},
+		{"/debug/mtls?service=&namespace=", "per service port and client namespace: who accepts and who sends what"},
+		{"/debug/endpoints?service=", "endpoints of a service with sidecar and mode"},
+		{"/debug/mesh", "the mesh configuration in force"},
+	}, nil
+}
+
+func (p Pages) problems(r *http.Request, s State) (any, error) {
+	type problem struct {
+		Code      string    `json:"code"`
+		Severity  string    `json:"severity"`
+		Object    string    `json:"object"`
+		Namespace string    `json:"namespace,omitempty"`
+		Field     string    `json:"field,omitempty"`
+		Message   string    `json:"message"`
+		File      string    `json:"file,omitempty"`
+		Line      int       `json:"line,omitempty"`
+		Since     time.Time `json:"since"`
+	}
+	severity := strings.ToLower(r.FormValue("severity"))
+	switch severity {
+	case "", meshconfig.Error.String(), meshconfig.Warning.String(), meshconfig.Info.String():
+	default:
+		return nil, refusal{http.StatusBadRequest, "severity is error, warning or info"}
+	}
+	namespace := r.FormValue("namespace")
+	out := []problem{}
+	for _, f := range s.Findings {
+		if severity != "" && f.Severity.String() != severity || namespace != "" && f.On.Namespace != namespace {
+			continue
+		}
+		out = append(out, problem{f.Code, f.Severity.String(), f.On.String(), f.On.Namespace,
+			f.Field, f.Message, f.At.File, f.At.Line, f.Since})
+	}
+	return out, nil
+}
+
+func (p Pages) proxies(r *http.Request, s State) (any, error) {
+	node := r.FormValue("proxy")
+	if node == "" {
+		return append([]Proxy{}, s.Proxies...), nil
+	}
+	out := []Proxy{}
+	for _, proxy := range s.Proxies {
+		if proxy.Node == node {
+			out = append(out, proxy)
+		}
+	}
+	if len(out) == 0 {
+		return nil, refusal{http.StatusNotFound, "no connected proxy has this node id"}
+	}
+	return out, nil
+}
+
+func (p Pages) edits(_ *http.Request, s State) (any, error) {
+	return append([]Edit{}, s.Edits...), nil
+}
