@@ -27,6 +27,10 @@ type Bundle struct {
 	// last accepted version if it has one; what is left counts by its
 	// fail-closed effect.
 	Invalid []Invalid
+	// Torn are files that hold something that could not be told apart: a
+	// syntax error, an object without name. What such a file held before and
+	// does not now is not thereby deleted.
+	Torn []string
 	// Positions says where an object was read; empty for sources without files.
 	Positions map[model.Key]Position
 }
