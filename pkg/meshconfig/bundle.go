@@ -5,6 +5,11 @@
 package meshconfig
 
 import (
+	"iter"
+	"maps"
+	"slices"
+	"strings"
+
 	"github.com/meshpilot/pilot/pkg/model"
 	networkingv1 "istio.io/api/networking/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -80,4 +85,214 @@ type Invalid struct {
 type Position struct {
 	File string
 	Line int
+}
+
+// objects are all but the mesh settings.
+func (b *Bundle) objects() iter.Seq2[model.Key, any] {
+	return func(yield func(model.Key, any) bool) {
+		_ = each("Namespace", b.Namespaces, yield) &&
+			each("ServiceAccount", b.ServiceAccounts, yield) &&
+			each("Service", b.Services, yield) &&
+			each("Pod", b.Pods, yield) &&
+			each("EndpointSlice", b.EndpointSlices, yield) &&
+			each("ServiceEntry", b.ServiceEntries, yield) &&
+			each("WorkloadEntry", b.WorkloadEntries, yield) &&
+			each("Policy", b.Policies, yield)
+	}
+}
+
+func each[T metav1.Object](kind string, list []T, yield func(model.Key, any) bool) bool {
+	for _, o := range list {
+		if !yield(model.Key{Kind: kind, Namespace: o.GetNamespace(), Name: o.GetName()}, o) {
+			return false
+		}
+	}
+	return true
+}
+
+// add puts one object into its list.
+func (b *Bundle) add(object any) {
+	_ = put(object, &b.Namespaces) || put(object, &b.ServiceAccounts) || put(object, &b.Services) ||
+		put(object, &b.Pods) || put(object, &b.EndpointSlices) || put(object, &b.ServiceEntries) ||
+		put(object, &b.WorkloadEntries) || put(object, &b.Policies)
+}
+
+func put[T any](object any, list *[]T) bool {
+	o, ok := object.(T)
+	if ok {
+		*list = append(*list, o)
+	}
+	return ok
+}
+
+// Merge makes one bundle of the files of a source, in their order. Of two
+// objects with the same key the one that last has, or else the first, stays;
+// each other is a Problem that names both places.
+func Merge(parts []Bundle, last Bundle) (Bundle, []Problem) {
+	out := Bundle{Positions: map[model.Key]Position{}}
+	var problems []Problem
+	owner := map[model.Key]int{}
+	for i := range parts {
+		for key := range parts[i].objects() {
+			first, taken := owner[key]
+			if !taken {
+				owner[key] = i
+				continue
+			}
+			at, firstAt := parts[i].Positions[key], parts[first].Positions[key]
+			if at.File == last.Positions[key].File {
+				owner[key] = i
+				at, firstAt = firstAt, at
+			}
+			problems = append(problems, duplicate(key, firstAt, at))
+		}
+	}
+	for i := range parts {
+		p := &parts[i]
+		for key, object := range p.objects() {
+			if owner[key] == i {
+				out.add(object)
+				out.Positions[key] = p.Positions[key]
+			}
+		}
+		out.Invalid = append(out.Invalid, p.Invalid...)
+		out.Torn = append(out.Torn, p.Torn...)
+		problems = append(problems, mergeMesh(&out, p, last)...)
+	}
+	return out, problems
+}
+
+func mergeMesh(out, part *Bundle, last Bundle) []Problem {
+	if part.Mesh == nil {
+		return nil
+	}
+	first, firstAt := out.Mesh, Position{}
+	at := part.Positions[part.Mesh.Key]
+	if first != nil {
+		firstAt = out.Positions[first.Key]
+	}
+	if first == nil || last.Mesh != nil && at.File == last.Positions[last.Mesh.Key].File {
+		if first != nil {
+			delete(out.Positions, first.Key)
+		}
+		out.Mesh, out.Positions[part.Mesh.Key] = part.Mesh, at
+	}
+	switch {
+	case first == nil:
+		return nil
+	case out.Mesh == first:
+		return []Problem{secondMesh(part.Mesh, first, at, firstAt)}
+	default:
+		return []Problem{secondMesh(first, part.Mesh, firstAt, at)}
+	}
+}
+
+// Accept is the step from the last accepted bundle to the next one that a
+// source read: what the next refuses keeps its last accepted version, and so
+// does what may only seem deleted because its file cannot be read whole. The
+// problems are those of reading next; errors about an object that stays are
+// put into one.
+func (b Bundle) Accept(last Bundle, problems []Problem) (Bundle, []Problem) {
+	next := b
+	next.Positions = maps.Clone(b.Positions)
+	present := map[model.Key]bool{}
+	for key := range b.objects() {
+		present[key] = true
+	}
+	invalid := map[model.Key]bool{}
+	for _, i := range b.Invalid {
+		invalid[i.On] = true
+	}
+	kept := map[model.Key]bool{}
+	for key, object := range last.objects() {
+		at := last.Positions[key]
+		if present[key] || !invalid[key] && !slices.Contains(b.Torn, at.File) {
+			continue
+		}
+		next.add(object)
+		next.Positions[key] = at
+		kept[key], present[key] = true, true
+	}
+	problems = append(slices.Clone(problems), next.acceptMesh(last, invalid, kept)...)
+	next.Invalid = slices.DeleteFunc(slices.Clone(b.Invalid), func(i Invalid) bool {
+		return present[i.On] || kept[i.On]
+	})
+	return next, fold(problems, kept, last.Positions)
+}
+
+// acceptMesh decides about the mesh settings: as a whole, and never to none.
+func (b *Bundle) acceptMesh(last Bundle, invalid, kept map[model.Key]bool) []Problem {
+	var problems []Problem
+	if b.Mesh != nil && last.Mesh != nil {
+		problems = b.Mesh.Transition(last.Mesh)
+		for i := range problems {
+			problems[i].At = b.Positions[b.Mesh.Key]
+		}
+		if !slices.ContainsFunc(problems, func(p Problem) bool { return p.Severity == Error }) {
+			return problems
+		}
+		kept[b.Mesh.Key] = true
+		delete(b.Positions, b.Mesh.Key)
+		b.Mesh = nil
+	}
+	if b.Mesh != nil {
+		return problems
+	}
+	if last.Mesh == nil {
+		if invalid[meshFileKey()] || len(b.Torn) > 0 {
+			return problems // already said
+		}
+		return append(problems, Problem{
+			Code: codeNoMeshConfig, Severity: Info, On: meshFileKey(),
+			Message: "no mesh configuration; the built-in defaults are in force",
+		})
+	}
+	key := last.Mesh.Key
+	at := last.Positions[key]
+	b.Mesh, b.Positions[key] = last.Mesh, at
+	if invalid[key] {
+		kept[key] = true
+	}
+	if !kept[key] && len(problems) == 0 && !slices.Contains(b.Torn, at.File) {
+		problems = append(problems, Problem{
+			Code: codeNoMeshConfig, Severity: Error, On: key, At: Position{File: at.File},
+			Message: "the mesh configuration is gone; the last accepted version stays in force",
+		})
+	}
+	return problems
+}
+
+// fold makes one Problem of all errors about an object whose last accepted
+// version stays, and says so.
+func fold(problems []Problem, kept map[model.Key]bool, last map[model.Key]Position) []Problem {
+	held := map[string]bool{}
+	for _, at := range last {
+		held[at.File] = true
+	}
+	out := make([]Problem, 0, len(problems))
+	texts, first := map[model.Key][]string{}, map[model.Key]int{}
+	for _, p := range problems {
+		switch {
+		case p.Severity != Error:
+			out = append(out, p)
+		case (p.On.Kind == "File" || p.On.Name == "") && held[p.At.File]:
+			p.Message += "; the last accepted version of what the file held stays in force"
+			out = append(out, p)
+		case !kept[p.On]:
+			out = append(out, p)
+		default:
+			if len(texts[p.On]) == 0 {
+				first[p.On] = len(out)
+				out = append(out, p)
+			} else if out[first[p.On]].Code != p.Code {
+				out[first[p.On]].Code = codeInvalid
+			}
+			texts[p.On] = append(texts[p.On], Problem{Field: p.Field, Message: p.Message}.String())
+		}
+	}
+	for key, i := range first {
+		out[i].Field = ""
+		out[i].Message = strings.Join(texts[key], "; ") + "; the last accepted version stays in force"
+	}
+	return out
 }
