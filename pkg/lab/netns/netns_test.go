@@ -1,0 +1,151 @@
+package netns
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+func needRoot(t *testing.T) {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("needs root; test/e2e covers it inside a user namespace")
+	}
+	if _, err := os.Stat(lookup("iptables-restore")); err != nil {
+		t.Skip("needs iptables; `make test` installs it for test/e2e")
+	}
+}
+
+// greeter answers each connection with its name, and the caller's address.
+func greeter(t *testing.T, s *Space, name, address string) {
+	t.Helper()
+	ln, err := s.Listen(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ln.Close() })
+	go func() {
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			host, _, _ := net.SplitHostPort(conn.RemoteAddr().String())
+			fmt.Fprintf(conn, "%s %s\n", name, host)
+			conn.Close()
+		}
+	}()
+}
+
+func greet(t *testing.T, s *Space, address string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	conn, err := s.Dial(ctx, address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	line, err := bufio.NewReader(conn).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(line)
+}
+
+func newNetwork(t *testing.T) *Network {
+	t.Helper()
+	needRoot(t)
+	n, err := NewNetwork(netip.MustParseAddr("10.10.255.254"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := n.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return n
+}
+
+func host(t *testing.T, n *Network, address string) *Space {
+	t.Helper()
+	h, err := n.Host(netip.MustParseAddr(address))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+func TestRedirect(t *testing.T) {
+	n := newNetwork(t)
+	plain, captured := host(t, n, "10.10.0.1"), host(t, n, "10.244.7.2")
+	if err := captured.Redirect(15001, 15006); err != nil {
+		t.Fatal(err)
+	}
+	greeter(t, n.Space, "control plane", "10.10.255.254:15012")
+	greeter(t, plain, "plain app", "0.0.0.0:80")
+	greeter(t, captured, "app", "0.0.0.0:80")
+	greeter(t, captured, "outbound", "0.0.0.0:15001")
+	greeter(t, captured, "inbound", "0.0.0.0:15006")
+	for _, tc := range []struct {
+		from *Space
+		to   string
+		want string
+	}{
+		{plain, "10.10.255.254:15012", "control plane 10.10.0.1"},
+		{plain, "10.244.7.2:80", "inbound 10.10.0.1"},
+		{plain, "10.244.7.2:81", "inbound 10.10.0.1"},
+		{n.Space, "10.10.0.1:80", "plain app 10.10.255.254"},
+		{captured, "10.10.0.1:80", "outbound 10.244.7.2"},
+		{captured, "10.96.0.7:80", "outbound 10.244.7.2"}, // a VIP that exists nowhere
+		{captured, "127.0.0.1:80", "app 127.0.0.1"},
+		{captured, "10.244.7.2:80", "app 10.244.7.2"}, // to itself, over the loopback interface
+	} {
+		if got := greet(t, tc.from, tc.to); got != tc.want {
+			t.Errorf("to %s: %q, want %q", tc.to, got, tc.want)
+		}
+	}
+}
+
+// Code outside of Do never runs in another namespace.
+func TestDoLeavesOthersAlone(t *testing.T) {
+	needRoot(t)
+	where := func() string {
+		link, err := os.Readlink("/proc/thread-self/ns/net")
+		if err != nil {
+			t.Error(err)
+		}
+		return link
+	}
+	before := where()
+	space, err := NewSpace()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer space.Close()
+	var all sync.WaitGroup
+	for range 50 {
+		all.Go(func() {
+			if err := space.Do(func() error {
+				if where() == before {
+					t.Error("Do ran outside")
+				}
+				return nil
+			}); err != nil {
+				t.Error(err)
+			}
+			if got := where(); got != before {
+				t.Errorf("after Do in %s, before in %s", got, before)
+			}
+		})
+	}
+	all.Wait()
+}
