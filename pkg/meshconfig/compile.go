@@ -1,0 +1,168 @@
+package meshconfig
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/meshpilot/pilot/pkg/model"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// Compile turns a bundle into what a snapshot is built of, and reports what
+// in it does not do what its author may expect. The problems are sorted.
+func Compile(b Bundle, domain string) (model.Inputs, []Problem) {
+	in, problems := Inputs(b, domain)
+	problems = append(problems, Lint(b, in, model.Build(in))...)
+	sortProblems(problems)
+	return in, problems
+}
+
+// Inputs is the first half of Compile, for callers that build the snapshot
+// themselves and give it to Lint. It neither changes nor copies what the
+// bundle points to.
+func Inputs(b Bundle, domain string) (model.Inputs, []Problem) {
+	c := newCompiler(b, domain)
+	c.addWorkloads()
+	c.addServices()
+	c.settleClashes()
+	c.addPolicies()
+	sortProblems(c.problems)
+	return c.in, c.problems
+}
+
+// compiler holds the indexes that one run of Inputs needs.
+type compiler struct {
+	report
+	b      Bundle
+	in     model.Inputs
+	suffix string // of the hosts of Services
+
+	backends  []backend // parallel to in.Workloads
+	byID      map[model.WorkloadID]int32
+	byAddress map[string]int32 // made when first asked; ambiguous: several workloads
+	byLabel   map[labelIn][]int32
+	slices    map[objectName][]*discoveryv1.EndpointSlice
+	matched   []int32 // reused by matching
+}
+
+type objectName struct{ namespace, name string }
+
+// labelIn is one label in one namespace.
+type labelIn struct{ namespace, key, value string }
+
+func newCompiler(b Bundle, domain string) *compiler {
+	c := &compiler{
+		report: report{positions: b.Positions},
+		b:      b,
+		suffix: ".svc." + domain,
+	}
+	c.in.Mesh = meshOf(b).Mesh
+	c.in.Mesh.Domain = domain
+	if len(b.EndpointSlices) > 0 {
+		c.slices = make(map[objectName][]*discoveryv1.EndpointSlice, len(b.EndpointSlices))
+	}
+	for _, slice := range b.EndpointSlices {
+		if service := slice.Labels[discoveryv1.LabelServiceName]; service != "" {
+			at := objectName{slice.Namespace, service}
+			c.slices[at] = append(c.slices[at], slice)
+		}
+	}
+	c.expectSelectors()
+	return c
+}
+
+// expectSelectors makes an entry in byLabel for each label that a selector
+// mentions; other labels of workloads need no index.
+func (c *compiler) expectSelectors() {
+	c.byLabel = make(map[labelIn][]int32, len(c.b.Services)+len(c.b.ServiceEntries))
+	expect := func(namespace string, selector map[string]string) {
+		for key, value := range selector {
+			c.byLabel[labelIn{namespace, key, value}] = nil
+		}
+	}
+	for _, s := range c.b.Services {
+		if len(c.slices[objectName{s.Namespace, s.Name}]) == 0 && s.Spec.Type != corev1.ServiceTypeExternalName {
+			expect(s.Namespace, s.Spec.Selector)
+		}
+	}
+	for _, e := range c.b.ServiceEntries {
+		expect(e.Namespace, e.Spec.GetWorkloadSelector().GetLabels())
+	}
+}
+
+// matching are the workloads of a namespace with all labels of the selector,
+// in the order of Inputs.Workloads, valid until the next call. An empty
+// selector matches none.
+func (c *compiler) matching(namespace string, selector map[string]string) []int32 {
+	var fewest []int32
+	first := true
+	for key, value := range selector {
+		if list := c.byLabel[labelIn{namespace, key, value}]; first || len(list) < len(fewest) {
+			fewest, first = list, false
+		}
+	}
+	c.matched = c.matched[:0]
+	for _, w := range fewest {
+		if hasLabels(c.in.Workloads[w].Labels, selector) {
+			c.matched = append(c.matched, w)
+		}
+	}
+	return c.matched
+}
+
+func hasLabels(labels, selector map[string]string) bool {
+	for key, value := range selector {
+		if got, ok := labels[key]; !ok || got != value {
+			return false
+		}
+	}
+	return true
+}
+
+func meshOf(b Bundle) *MeshConfig {
+	if b.Mesh != nil {
+		return b.Mesh
+	}
+	return DefaultMesh()
+}
+
+// created is in seconds; objects of files have no time.
+func created(o *metav1.ObjectMeta) int64 {
+	if o.CreationTimestamp.IsZero() {
+		return 0
+	}
+	return o.CreationTimestamp.Unix()
+}
+
+// compareAge orders oldest first, as ties are decided (spec server-policy.md 5).
+func compareAge(aCreated int64, a model.Key, bCreated int64, b model.Key) int {
+	return cmp.Or(cmp.Compare(aCreated, bCreated), a.Compare(b))
+}
+
+// report collects problems.
+type report struct {
+	positions map[model.Key]Position
+	problems  []Problem
+}
+
+func (r *report) add(code string, severity Severity, on model.Key, field, format string, args ...any) {
+	r.problems = append(r.problems, Problem{
+		Code: code, Severity: severity, On: on, Field: field,
+		Message: fmt.Sprintf(format, args...), At: r.positions[on],
+	})
+}
+
+func (r *report) warn(code string, on model.Key, field, format string, args ...any) {
+	r.add(code, Warning, on, field, format, args...)
+}
+
+func sortProblems(problems []Problem) {
+	slices.SortFunc(problems, func(a, b Problem) int {
+		return cmp.Or(a.On.Compare(b.On), strings.Compare(a.Code, b.Code),
+			strings.Compare(a.Field, b.Field), strings.Compare(a.Message, b.Message))
+	})
+}
