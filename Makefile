@@ -32,7 +32,7 @@ build: ## build bin/pilot
 .PHONY: test
 test: ## all tests, then real Envoys end to end in both capture modes
 	$(call say,checking the format and vetting all packages)
-	@unformatted=$$(gofmt -l cmd pkg test); [ -z "$$unformatted" ] || { echo "not gofmt-ed (run gofmt -w):" $$unformatted; exit 1; }
+	@unformatted=$$(gofmt -l cmd internal pkg test); [ -z "$$unformatted" ] || { echo "not gofmt-ed (run gofmt -w):" $$unformatted; exit 1; }
 	@go vet ./...
 	$(call say,unit and golden and simulate and ADS and house tests and fuzz seeds)
 	@go test $(unit)
@@ -66,6 +66,6 @@ bench: ## benchmarks of all packages, then pushes to thousands of proxies
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck
 	$(call say,gofmt and go vet and staticcheck)
-	@unformatted=$$(gofmt -l cmd pkg test); [ -z "$$unformatted" ] || { echo "not gofmt-ed (run gofmt -w):" $$unformatted; exit 1; }
+	@unformatted=$$(gofmt -l cmd internal pkg test); [ -z "$$unformatted" ] || { echo "not gofmt-ed (run gofmt -w):" $$unformatted; exit 1; }
 	@go vet ./...
 	@go tool -modfile=tools/go.mod staticcheck ./...

@@ -3,8 +3,6 @@ package meshconfig
 import (
 	"cmp"
 	"fmt"
-	"slices"
-	"strings"
 
 	"github.com/meshpilot/pilot/pkg/model"
 	corev1 "k8s.io/api/core/v1"
@@ -12,12 +10,31 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
+// The codes of what compiling finds in valid objects.
+const (
+	codeFailClosed    = "FAIL_CLOSED"         // STRICT stands in for an invalid policy
+	codeHostClash     = "HOST_CLASH"          // two services of one host
+	codeVIPClash      = "VIP_CLASH"           // two services of one address and port
+	codeWorkloadClash = "WORKLOAD_CLASH"      // a pod and a WorkloadEntry of one name
+	codeBadAddress    = "BAD_ADDRESS"         // a DNS name where nothing resolves it
+	codeBadAnnotation = "BAD_ANNOTATION"      // an annotation with a key or value that means nothing
+	codeNoService     = "NO_SERVICE"          // a target names no service
+	codeNoMatch       = "NO_MATCH"            // a port selector matches no port
+	codeNoSidecar     = "NO_SIDECAR"          // TLS is asked of workloads that nothing serves it for
+	codeTie           = "TIE"                 // an object loses against another of its rank
+	codeShadowed      = "SHADOWED_ANNOTATION" // a policy overrules an annotation
+	codeSharedPort    = "SHARED_PORT"         // a policy for one service port governs another
+	codePortClash     = "PORT_CLASH"          // services disagree about the protocol of a port
+	codeServerFirst   = "SERVER_FIRST"        // a protocol that cannot be told from TLS
+	codeExcluded      = "EXCLUDED_SIDECAR"    // an exclusion switches off mTLS that would work
+)
+
 // Compile turns a bundle into what a snapshot is built of, and reports what
 // in it does not do what its author may expect. The problems are sorted.
 func Compile(b Bundle, domain string) (model.Inputs, []Problem) {
 	in, problems := Inputs(b, domain)
 	problems = append(problems, Lint(b, in, model.Build(in))...)
-	sortProblems(problems)
+	SortProblems(problems)
 	return in, problems
 }
 
@@ -30,7 +47,7 @@ func Inputs(b Bundle, domain string) (model.Inputs, []Problem) {
 	c.addServices()
 	c.settleClashes()
 	c.addPolicies()
-	sortProblems(c.problems)
+	SortProblems(c.problems)
 	return c.in, c.problems
 }
 
@@ -123,6 +140,60 @@ func hasLabels(labels, selector map[string]string) bool {
 	return true
 }
 
+func (c *compiler) addPolicies() {
+	c.in.Policies = make([]model.ServerPolicy, 0, len(c.b.Policies))
+	for _, p := range c.b.Policies {
+		c.in.Policies = append(c.in.Policies, model.ServerPolicy{
+			Key:     policyKey(p),
+			Created: created(&p.ObjectMeta),
+			Rules:   policyRules(p.Targets, p.Mode),
+		})
+	}
+	for _, invalid := range c.b.Invalid {
+		if invalid.On.Kind == "Policy" {
+			c.standIn(invalid)
+		}
+	}
+}
+
+func policyKey(p *Policy) model.Key {
+	return model.Key{Kind: "Policy", Namespace: p.Namespace, Name: p.Name}
+}
+
+// policyRules makes one rule of each target and port; a policy without
+// targets is one rule for its namespace (spec server-policy.md 5).
+func policyRules(targets []PolicyTarget, mode model.Mode) []model.PolicyRule {
+	if len(targets) == 0 {
+		return []model.PolicyRule{{Rank: model.RankNamespace, Mode: mode}}
+	}
+	rules := make([]model.PolicyRule, 0, len(targets))
+	for _, target := range targets {
+		if len(target.Ports) == 0 {
+			rules = append(rules, model.PolicyRule{Rank: model.RankWorkload, Mode: mode, Service: target.Name})
+		}
+		for _, port := range target.Ports {
+			rules = append(rules, model.PolicyRule{
+				Rank: model.RankPort, Mode: mode, Service: target.Name, PortNumber: port.Number, PortName: port.Name,
+			})
+		}
+	}
+	return rules
+}
+
+// standIn is the fail-closed effect of a policy that was never accepted: a
+// mistake must not open what its author meant to close.
+func (c *compiler) standIn(invalid Invalid) {
+	c.in.Policies = append(c.in.Policies, model.ServerPolicy{
+		Key: invalid.On, StandIn: true, Rules: policyRules(invalid.Targets, model.Strict),
+	})
+	scope := "all of namespace " + invalid.On.Namespace
+	if len(invalid.Targets) > 0 {
+		scope = "what it targets"
+	}
+	c.add(codeFailClosed, Error, invalid.On, "",
+		"the object is invalid and no valid version of it is known: until it is corrected or deleted, mode STRICT applies to %s where no valid object of the same rank says otherwise", scope)
+}
+
 func meshOf(b Bundle) *MeshConfig {
 	if b.Mesh != nil {
 		return b.Mesh
@@ -158,11 +229,4 @@ func (r *report) add(code string, severity Severity, on model.Key, field, format
 
 func (r *report) warn(code string, on model.Key, field, format string, args ...any) {
 	r.add(code, Warning, on, field, format, args...)
-}
-
-func sortProblems(problems []Problem) {
-	slices.SortFunc(problems, func(a, b Problem) int {
-		return cmp.Or(a.On.Compare(b.On), strings.Compare(a.Code, b.Code),
-			strings.Compare(a.Field, b.Field), strings.Compare(a.Message, b.Message))
-	})
 }

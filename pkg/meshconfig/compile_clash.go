@@ -26,7 +26,7 @@ func (c *compiler) settleClashes() {
 		s := &services[at]
 		if other := hosts[strings.ToLower(s.Host)]; other != nil {
 			dropped[at] = true
-			c.warn("HOST_CLASH", s.Key, "", "host %s belongs to %s, which is %s; this object gives it nothing: use another host, or merge the two",
+			c.warn(codeHostClash, s.Key, "", "host %s belongs to %s, which is %s; this object gives it nothing: use another host, or merge the two",
 				s.Host, other.Key, seniority(other, s))
 			continue
 		}
@@ -57,7 +57,7 @@ func (c *compiler) settleAddresses(s *model.Service, owners map[netip.AddrPort]*
 			at := netip.AddrPortFrom(ip.Unmap(), s.Ports[i].Number)
 			if other := owners[at]; other != nil && !taken {
 				taken = true
-				c.warn("VIP_CLASH", s.Key, "", "address %s belongs to %s (%s), which is %s; %s is reached by its name only: give it another address",
+				c.warn(codeVIPClash, s.Key, "", "address %s belongs to %s (%s), which is %s; %s is reached by its name only: give it another address",
 					at, other.Key, other.Host, seniority(other, s), s.Host)
 			}
 		}

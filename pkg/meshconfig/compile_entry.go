@@ -95,7 +95,7 @@ func (c *compiler) backingsOf(e *ServiceEntry, s *model.Service) (out []backing,
 		case known:
 			b.Workload = c.in.Workloads[at].ID
 		case inline.GetLabels()[tlsModeLabel] == "istio":
-			c.add("UNUSED_FIELD", Info, s.Key, field+".labels",
+			c.add(codeUnusedField, Info, s.Key, field+".labels",
 				"label %s has no effect on an inline endpoint: write a WorkloadEntry and select it with workloadSelector", tlsModeLabel)
 		}
 		if account := inline.GetServiceAccount(); account != "" {
@@ -128,7 +128,7 @@ func (c *compiler) reachable(s *model.Service, on model.Key, field, address stri
 	if _, err := netip.ParseAddr(address); err == nil {
 		return true
 	}
-	c.warn("BAD_ADDRESS", on, field,
+	c.warn(codeBadAddress, on, field,
 		"address %q is no IP address, so %s does not reach it: write an IP address, or resolution: DNS", address, s.Key)
 	return false
 }

@@ -73,7 +73,7 @@ func (l *linter) modes() {
 		sidecar := l.snapshot.HasSidecar(p.workload)
 		l.ties(p, d)
 		if !sidecar && d.Mode != model.Disable && d.Rank <= model.RankAnnotation {
-			l.found(remark{"NO_SIDECAR", d.Source, "", "asks for TLS on workloads without a sidecar: ",
+			l.found(remark{codeNoSidecar, d.Source, "", "asks for TLS on workloads without a sidecar: ",
 				"; nothing enforces it there, clients without mTLS are served"}, p.workload.String(), p.container)
 		}
 		l.pair(p, p.first, d, sidecar)
@@ -98,7 +98,7 @@ func (l *linter) pair(p *servedPort, pair boundPort, d model.Decision, sidecar b
 
 func (l *linter) ties(p *servedPort, d model.Decision) {
 	for _, loser := range d.Losers {
-		l.found(remark{"TIE", loser, "", "has no effect on ",
+		l.found(remark{codeTie, loser, "", "has no effect on ",
 			": " + d.By() + " has the same rank and is older or first by name"}, p.workload.String(), p.container)
 	}
 }
@@ -108,7 +108,7 @@ func (l *linter) shadowed(p *servedPort, pair boundPort, d model.Decision) {
 		return
 	}
 	key := authPrefix + strconv.Itoa(int(pair.port.Number))
-	l.found(remark{"SHADOWED_ANNOTATION", pair.service.Key, "metadata.annotations[" + key + "]",
+	l.found(remark{codeShadowed, pair.service.Key, "metadata.annotations[" + key + "]",
 		"annotation " + key + " of " + pair.service.Key.String() + " has no effect on ",
 		": " + d.By() + " says " + d.Mode.String()}, p.workload.String(), p.container)
 }
@@ -119,7 +119,7 @@ func (l *linter) serverFirst(pair boundPort, d model.Decision) {
 	if !pair.port.Protocol.ServerFirst() {
 		return
 	}
-	f := remark{"SERVER_FIRST", pair.service.Key, "spec.ports",
+	f := remark{codeServerFirst, pair.service.Key, "spec.ports",
 		"port " + strconv.Itoa(int(pair.port.Number)) + " (" + pair.port.Protocol.String() + ") is server-first and " + d.Mode.String() +
 			" by " + d.By() + ": it cannot serve plaintext and mTLS at once, and a change of mode cuts calls; name the port tcp-… to get PERMISSIVE, at 0.5 s per plaintext connection", ""}
 	if _, said := l.remarks[f]; !said {
@@ -142,7 +142,7 @@ func (l *linter) shared(p *servedPort, d model.Decision, policy *model.ServerPol
 		if names(policy, pair) {
 			continue
 		}
-		l.found(remark{"SHARED_PORT", d.Source, "", "what it says about " + pairs[meant].String() + " also governs " + pair.String() +
+		l.found(remark{codeSharedPort, d.Source, "", "what it says about " + pairs[meant].String() + " also governs " + pair.String() +
 			": both lead to ", "; give them ports of their own, or say it for both"}, p.workload.String(), p.container)
 	}
 }
@@ -175,7 +175,7 @@ func (l *linter) protocols(p *servedPort) {
 		if a.IsHTTP() == b.IsHTTP() && a.IsHTTP2() == b.IsHTTP2() && a.ServerFirst() == b.ServerFirst() {
 			continue
 		}
-		l.found(remark{"PORT_CLASH", pair.service.Key, "spec.ports",
+		l.found(remark{codePortClash, pair.service.Key, "spec.ports",
 			pair.String() + " is " + b.String() + ", but " + oldest.String() + ", which is older or first by name, says " + a.String() + " and decides for ",
 			": give the ports the same protocol"}, p.workload.String(), p.container)
 	}

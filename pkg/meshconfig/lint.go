@@ -16,7 +16,7 @@ func Lint(b Bundle, in model.Inputs, s *model.Snapshot) []Problem {
 		report:   report{positions: b.Positions},
 		in:       in,
 		snapshot: s,
-		remarks: map[remark]*places{},
+		remarks:  map[remark]*places{},
 	}
 	l.indexTargets(b.Policies)
 	for _, p := range b.Policies {
@@ -25,7 +25,7 @@ func Lint(b Bundle, in model.Inputs, s *model.Snapshot) []Problem {
 	l.excludedSidecars(meshOf(b).Key)
 	l.modes()
 	l.conclude()
-	sortProblems(l.problems)
+	SortProblems(l.problems)
 	return l.problems
 }
 
@@ -34,7 +34,7 @@ type linter struct {
 	in       model.Inputs
 	snapshot *model.Snapshot
 	targets  map[objectName][]*model.Service // of the names that policies target
-	remarks map[remark]*places
+	remarks  map[remark]*places
 }
 
 // remark is a problem that may hold at many ports and is reported once.
@@ -111,7 +111,7 @@ func (l *linter) policyTargets(p *Policy) {
 		field := "spec.targets[" + strconv.Itoa(i) + "]"
 		services := l.targets[objectName{p.Namespace, target.Name}]
 		if len(services) == 0 {
-			l.warn("NO_SERVICE", key, field+".name",
+			l.warn(codeNoService, key, field+".name",
 				"no service %q in namespace %s, so this target has no effect: name a Service, or the one-word host of a ServiceEntry, of this namespace", target.Name, p.Namespace)
 			continue
 		}
@@ -147,7 +147,7 @@ func anyPort(services []*model.Service, selector PortSelector) bool {
 func (l *linter) noMatch(on model.Key, field string, services []*model.Service, selector PortSelector) {
 	s := services[0]
 	if selector.Number == 0 {
-		l.warn("NO_MATCH", on, field+".name",
+		l.warn(codeNoMatch, on, field+".name",
 			"%s has no port named %q, so this selector has no effect: its ports are %s", s.Key, selector.Name, portList(s.Ports))
 		return
 	}
@@ -159,7 +159,7 @@ func (l *linter) noMatch(on model.Key, field string, services []*model.Service, 
 			}
 		}
 	}
-	l.warn("NO_MATCH", on, field+".number",
+	l.warn(codeNoMatch, on, field+".number",
 		"%s has no port %d, so this selector has no effect: its ports are %s%s", s.Key, selector.Number, portList(s.Ports), hint)
 }
 
@@ -174,7 +174,7 @@ func (l *linter) strangers(on model.Key, field string, services []*model.Service
 			}
 			for _, e := range p.Endpoints {
 				if e.Workload == (model.WorkloadID{}) {
-					l.found(remark{"NO_SIDECAR", on, field, "the policy asks for TLS where no pod or WorkloadEntry is known: ",
+					l.found(remark{codeNoSidecar, on, field, "the policy asks for TLS where no pod or WorkloadEntry is known: ",
 						" of " + s.Key.String() + "; nothing enforces it there"}, e.Address, e.Port)
 				}
 			}
@@ -198,7 +198,7 @@ func (l *linter) excludedSidecars(mesh model.Key) {
 		for j := range l.in.Services {
 			s := &l.in.Services[j]
 			if one.Excludes(s.Host) && l.anySidecar(s) {
-				l.warn("EXCLUDED_SIDECAR", mesh, "mtlsExcludedServices["+strconv.Itoa(i)+"]",
+				l.warn(codeExcluded, mesh, "mtlsExcludedServices["+strconv.Itoa(i)+"]",
 					"%s (%s) has a sidecar, and %q sends it plaintext from every client: use a Policy or the annotation instead", s.Key, s.Host, entry)
 			}
 		}

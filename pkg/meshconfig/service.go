@@ -106,7 +106,7 @@ func (c *compiler) vips(on model.Key, field string, addresses []string) []string
 				good = append(good, text)
 				continue
 			}
-			c.add("UNUSED_FIELD", Info, on, field+"["+strconv.Itoa(i+j)+"]",
+			c.add(codeUnusedField, Info, on, field+"["+strconv.Itoa(i+j)+"]",
 				"%q is no single IP address, so calls to it are not recognised; calls by host name are", text)
 		}
 		return good
@@ -139,7 +139,7 @@ func (c *compiler) annotateAuth(out *model.Service, key, value string) {
 		}
 	}
 	if port == nil {
-		c.warn("BAD_ANNOTATION", out.Key, field,
+		c.warn(codeBadAnnotation, out.Key, field,
 			"annotation %s: %q of %s has no effect: %q is none of its ports; write one of %s",
 			key, value, out.Key, key[len(authPrefix):], portList(out.Ports))
 		return
@@ -151,7 +151,7 @@ func (c *compiler) annotateAuth(out *model.Service, key, value string) {
 		port.Annotation = model.AnnotationMutualTLS
 	case "INHERIT":
 	default:
-		c.warn("BAD_ANNOTATION", out.Key, field,
+		c.warn(codeBadAnnotation, out.Key, field,
 			"annotation %s: %q of %s has no effect: write NONE, MUTUAL_TLS or INHERIT", key, value, out.Key)
 	}
 }

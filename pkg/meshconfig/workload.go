@@ -50,7 +50,7 @@ func (c *compiler) addWorkloads() {
 
 func (c *compiler) addWorkload(w model.Workload, b backend) {
 	if other, taken := c.byID[w.ID]; taken {
-		c.warn("WORKLOAD_CLASH", w.Key, "metadata.name",
+		c.warn(codeWorkloadClash, w.Key, "metadata.name",
 			"%s has this name too and keeps it, so this object is no workload: rename one of them", c.in.Workloads[other].Key)
 		return
 	}
@@ -98,7 +98,7 @@ func (c *compiler) podWorkload(pod *corev1.Pod) model.Workload {
 		if capture, ok := parseCapture(mode); ok {
 			w.Capture = &capture
 		} else {
-			c.warn("BAD_ANNOTATION", w.Key, "metadata.annotations["+captureAnnotation+"]",
+			c.warn(codeBadAnnotation, w.Key, "metadata.annotations["+captureAnnotation+"]",
 				"annotation %s: %q has no effect: write REDIRECT, TPROXY or NONE", captureAnnotation, mode)
 		}
 	}
