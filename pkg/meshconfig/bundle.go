@@ -5,6 +5,7 @@
 package meshconfig
 
 import (
+	"context"
 	"iter"
 	"maps"
 	"slices"
@@ -38,6 +39,12 @@ type Bundle struct {
 	Torn []string
 	// Positions says where an object was read; empty for sources without files.
 	Positions map[model.Key]Position
+}
+
+// Source follows a place where objects live. Run publishes complete bundles
+// only, with what is wrong in them, until ctx ends.
+type Source interface {
+	Run(ctx context.Context, publish func(Bundle, []Problem)) error
 }
 
 // ServiceEntry is networking.istio.io ServiceEntry.
@@ -194,7 +201,8 @@ func mergeMesh(out, part *Bundle, last Bundle) []Problem {
 // put into one.
 func (b Bundle) Accept(last Bundle, problems []Problem) (Bundle, []Problem) {
 	next := b
-	next.Positions = maps.Clone(b.Positions)
+	next.Positions = map[model.Key]Position{}
+	maps.Copy(next.Positions, b.Positions)
 	present := map[model.Key]bool{}
 	for key := range b.objects() {
 		present[key] = true
@@ -228,9 +236,10 @@ func (b *Bundle) acceptMesh(last Bundle, invalid, kept map[model.Key]bool) []Pro
 		for i := range problems {
 			problems[i].At = b.Positions[b.Mesh.Key]
 		}
-		if !slices.ContainsFunc(problems, func(p Problem) bool { return p.Severity == Error }) {
+		if !slices.ContainsFunc(problems, isError) {
 			return problems
 		}
+		problems = slices.DeleteFunc(problems, func(p Problem) bool { return !isError(p) })
 		kept[b.Mesh.Key] = true
 		delete(b.Positions, b.Mesh.Key)
 		b.Mesh = nil
@@ -261,6 +270,8 @@ func (b *Bundle) acceptMesh(last Bundle, invalid, kept map[model.Key]bool) []Pro
 	}
 	return problems
 }
+
+func isError(p Problem) bool { return p.Severity == Error }
 
 // fold makes one Problem of all errors about an object whose last accepted
 // version stays, and says so.

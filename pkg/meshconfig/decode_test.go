@@ -69,3 +69,13 @@ func decodeText(file, text string) (Bundle, []string) {
 	}
 	return b, out
 }
+
+func BenchmarkDecodePod(b *testing.B) {
+	data := []byte(`{apiVersion: v1, kind: Pod, metadata: {name: a, labels: {app: a}}, spec: {containers: [{name: a, image: b, ports: [{containerPort: 80}]}]}, status: {podIP: 10.0.0.1}}`)
+	b.ReportAllocs()
+	for b.Loop() {
+		if bundle, _ := Decode(bytes.NewReader(data), "pod.yaml"); len(bundle.Pods) != 1 {
+			b.Fatal("no pod")
+		}
+	}
+}

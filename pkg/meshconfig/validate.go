@@ -146,7 +146,7 @@ func (c *check) servicePorts(ports []corev1.ServicePort) {
 		case p.TargetPort.Type == intstr.Int:
 			c.portNumber(fmt.Sprintf("spec.ports[%d].targetPort", i), int64(p.TargetPort.IntVal))
 		default:
-			c.portName(fmt.Sprintf("spec.ports[%d].targetPort", i), p.TargetPort.StrVal)
+			c.containerPortName(fmt.Sprintf("spec.ports[%d].targetPort", i), p.TargetPort.StrVal)
 		}
 	}
 }
@@ -166,9 +166,20 @@ func (c *check) pod(p *corev1.Pod) {
 			at := fmt.Sprintf("spec.containers[%d].ports[%d]", i, j)
 			c.portNumber(at+".containerPort", int64(port.ContainerPort))
 			if port.Name != "" {
-				c.portName(at+".name", port.Name)
+				c.containerPortName(at+".name", port.Name)
 			}
 		}
+	}
+}
+
+// containerPortName is stricter than the name of a service port: a number in
+// quotes is no name.
+func (c *check) containerPortName(path, name string) {
+	switch {
+	case strings.Trim(name, "0123456789") == "" && name != "":
+		c.errorf(path, "port name %q has no letter; for the number write %s without quotes", name, name)
+	case len(name) > 15 || !isLabel(name):
+		c.errorf(path, "port name %q must be a valid label of at most 15 characters", name)
 	}
 }
 
@@ -222,6 +233,8 @@ func (c *check) serviceEntry(s *networkingv1.ServiceEntry) {
 		_, err := netip.ParseAddr(a)
 		if _, cidr := netip.ParsePrefix(a); err != nil && cidr != nil {
 			c.errorf(fmt.Sprintf("spec.addresses[%d]", i), "address %q must be an IP address or a CIDR range", a)
+		} else if cidr == nil && s.Resolution == networkingv1.ServiceEntry_DNS {
+			c.errorf(fmt.Sprintf("spec.addresses[%d]", i), "CIDR range %q needs resolution NONE or STATIC", a)
 		}
 	}
 	if len(s.Ports) == 0 {

@@ -39,8 +39,8 @@ type doubt struct {
 	since time.Time
 }
 
-func newDirectory(path string, hold time.Duration) *directory {
-	return &directory{path: path, hold: hold, files: map[string]content{}, doubtful: map[string]doubt{}}
+func newDirectory(path string) *directory {
+	return &directory{path: path, files: map[string]content{}, doubtful: map[string]doubt{}}
 }
 
 // look reads the directory and says whether something changed, and after how
@@ -72,7 +72,7 @@ func (d *directory) look(now time.Time) (changed bool, again time.Duration, err 
 			continue
 		}
 		next.bundle, next.problems = decode(name, data, err)
-		if wait := d.doubt(name, next.sum, known && suspicious(old, next, data), now); wait > 0 {
+		if wait := d.doubt(name, next.sum, suspicious(old, next, data), now); wait > 0 {
 			again = shorter(again, wait)
 			continue
 		}

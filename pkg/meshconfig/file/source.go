@@ -36,7 +36,7 @@ type Source struct {
 // Load reads the directory once. The error is for a directory that cannot be
 // read; what is wrong inside is in the problems.
 func Load(dir string) (meshconfig.Bundle, []meshconfig.Problem, error) {
-	d := newDirectory(dir, 0)
+	d := newDirectory(dir)
 	if _, _, err := d.look(time.Time{}); err != nil {
 		return meshconfig.Bundle{}, nil, err
 	}
@@ -67,7 +67,7 @@ func (s *Source) Run(ctx context.Context, publish func(meshconfig.Bundle, []mesh
 		log.Warn("cannot watch the directory, it is read again and again instead", "dir", s.Dir, "every", relist, "error", err)
 	}
 
-	d := newDirectory(s.Dir, orDefault(s.Hold, 500*time.Millisecond))
+	d := newDirectory(s.Dir)
 	if _, _, err := d.look(time.Now()); err != nil {
 		return err
 	}
@@ -76,6 +76,7 @@ func (s *Source) Run(ctx context.Context, publish func(meshconfig.Bundle, []mesh
 		return err
 	}
 	publish(bundle, problems)
+	d.hold = orDefault(s.Hold, 500*time.Millisecond)
 
 	settle := time.NewTimer(time.Hour)
 	settle.Stop()

@@ -1,6 +1,7 @@
 package strict
 
 import (
+	"cmp"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -67,7 +68,7 @@ func (d *Decoder) Decode(n *yaml.Node, into any) []Fault {
 		}
 		return d.faults
 	}
-	d.value(n, v.Elem(), d.shapeOf(v.Elem().Type()))
+	d.value(n, v.Elem())
 	return d.faults
 }
 
@@ -91,6 +92,11 @@ func (d *Decoder) pathString() string {
 		}
 	}
 	return b.String()
+}
+
+// keyStep is the step into the value of a key; "?" stands for one without text.
+func keyStep(key *yaml.Node, isKey bool) step {
+	return step{field: cmp.Or(key.Value, "?"), isKey: isKey}
 }
 
 func (d *Decoder) push(s step) { d.path = append(d.path, s) }
@@ -133,7 +139,8 @@ func size(n *yaml.Node, limit, depth int) int {
 }
 
 // value sets v from n. The caller has pushed the path of v.
-func (d *Decoder) value(n *yaml.Node, v reflect.Value, s *shape) {
+func (d *Decoder) value(n *yaml.Node, v reflect.Value) {
+	s := d.shapeOf(v.Type())
 	n, ok := d.resolve(n)
 	if !ok {
 		return
@@ -144,7 +151,8 @@ func (d *Decoder) value(n *yaml.Node, v reflect.Value, s *shape) {
 	}
 	if s.kind == given {
 		v.Field(0).SetBool(true)
-		v, s = v.Field(1), s.elem
+		v = v.Field(1)
+		s = d.shapeOf(v.Type())
 	}
 	if isNull(n) {
 		return
@@ -165,13 +173,13 @@ func (d *Decoder) value(n *yaml.Node, v reflect.Value, s *shape) {
 		if v.IsNil() {
 			v.Set(reflect.New(v.Type().Elem()))
 		}
-		d.value(n, v.Elem(), s.elem)
+		d.value(n, v.Elem())
 	case structure:
 		d.structure(n, v, s)
 	case mapping:
-		d.mapping(n, v, s)
+		d.mapping(n, v)
 	case list:
-		d.list(n, v, s)
+		d.list(n, v)
 	default:
 		d.scalar(n, v)
 	}
@@ -187,14 +195,14 @@ func (d *Decoder) structure(n *yaml.Node, v reflect.Value, s *shape) {
 	for i := 0; i+1 < len(content); i += 2 {
 		key := content[i]
 		f := s.fields[key.Value]
-		d.push(step{field: key.Value})
+		d.push(keyStep(key, false))
 		switch {
 		case f == nil:
 			d.unknownField(key, s.names)
 		case seen.add(f.number):
 			d.fault(key.Line, "duplicate field %q", d.pathString())
 		default:
-			d.value(content[i+1], v.FieldByIndex(f.index), f.shape)
+			d.value(content[i+1], v.FieldByIndex(f.index))
 		}
 		d.pop()
 	}
@@ -272,7 +280,7 @@ func (d *Decoder) mergeInto(out []*yaml.Node, have map[string]bool, n *yaml.Node
 	return out
 }
 
-func (d *Decoder) mapping(n *yaml.Node, v reflect.Value, s *shape) {
+func (d *Decoder) mapping(n *yaml.Node, v reflect.Value) {
 	if n.Kind != yaml.MappingNode {
 		d.wrongType(n, "a mapping")
 		return
@@ -282,7 +290,7 @@ func (d *Decoder) mapping(n *yaml.Node, v reflect.Value, s *shape) {
 	m := reflect.MakeMapWithSize(t, len(content)/2)
 	for i := 0; i+1 < len(content); i += 2 {
 		key := content[i]
-		d.push(step{field: key.Value, isKey: true})
+		d.push(keyStep(key, true))
 		k := reflect.New(t.Key()).Elem()
 		if key.Kind != yaml.ScalarNode || scalarTag(key) != "!!str" && key.Tag != "!!int" || k.Kind() != reflect.String {
 			d.fault(key.Line, "a key must be a string, got %s; write %q", Describe(key), key.Value)
@@ -294,14 +302,14 @@ func (d *Decoder) mapping(n *yaml.Node, v reflect.Value, s *shape) {
 			d.fault(key.Line, "duplicate field %q", d.pathString())
 		}
 		e := reflect.New(t.Elem()).Elem()
-		d.value(content[i+1], e, s.elem)
+		d.value(content[i+1], e)
 		m.SetMapIndex(k, e)
 		d.pop()
 	}
 	v.Set(m)
 }
 
-func (d *Decoder) list(n *yaml.Node, v reflect.Value, s *shape) {
+func (d *Decoder) list(n *yaml.Node, v reflect.Value) {
 	if n.Kind != yaml.SequenceNode {
 		d.wrongType(n, `a list (lines that start with "- ")`)
 		return
@@ -309,7 +317,7 @@ func (d *Decoder) list(n *yaml.Node, v reflect.Value, s *shape) {
 	out := reflect.MakeSlice(v.Type(), len(n.Content), len(n.Content))
 	for i, c := range n.Content {
 		d.push(step{index: i})
-		d.value(c, out.Index(i), s.elem)
+		d.value(c, out.Index(i))
 		d.pop()
 	}
 	v.Set(out)
@@ -342,7 +350,7 @@ func (d *Decoder) plain(n *yaml.Node) any {
 		m := make(map[string]any, len(n.Content)/2)
 		content := d.merged(n)
 		for i := 0; i+1 < len(content); i += 2 {
-			d.push(step{field: content[i].Value, isKey: true})
+			d.push(keyStep(content[i], true))
 			m[content[i].Value] = d.plain(content[i+1])
 			d.pop()
 		}

@@ -23,7 +23,7 @@ func (d *Decoder) message(n *yaml.Node, m protoreflect.Message) {
 	for i := 0; i+1 < len(content); i += 2 {
 		key := content[i]
 		f := fields.ByJSONName(key.Value)
-		d.push(step{field: key.Value})
+		d.push(keyStep(key, false))
 		switch {
 		case f == nil:
 			d.unknownField(key, jsonNames(fields))
@@ -83,7 +83,7 @@ func (d *Decoder) messageMap(n *yaml.Node, m protoreflect.Map, f protoreflect.Fi
 	content := d.merged(n)
 	for i := 0; i+1 < len(content); i += 2 {
 		key := content[i]
-		d.push(step{field: key.Value, isKey: true})
+		d.push(keyStep(key, true))
 		k := protoreflect.ValueOfString(key.Value).MapKey()
 		switch {
 		case key.Kind != yaml.ScalarNode:

@@ -9,10 +9,10 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// shape is what the decoder has to know of a Go type, worked out once.
+// shape is what the decoder has to know of a Go type, worked out when the type
+// is first met: a Pod can hold hundreds of types, and most hold few.
 type shape struct {
 	kind   kind
-	elem   *shape            // pointer, list, mapping
 	fields map[string]*field // structure, by JSON name
 	names  []string          // of the fields
 }
@@ -34,7 +34,6 @@ const (
 type field struct {
 	index  []int
 	number int // counted over the whole struct, embedded ones included
-	shape  *shape
 }
 
 func (d *Decoder) shapeOf(t reflect.Type) *shape {
@@ -42,25 +41,25 @@ func (d *Decoder) shapeOf(t reflect.Type) *shape {
 		return s
 	}
 	s := &shape{}
-	d.shapes[t] = s // before its parts: types may hold themselves
+	d.shapes[t] = s
 	switch {
 	case t == reflect.TypeFor[*yaml.Node]():
 		s.kind = rawNode
 	case t.Implements(reflect.TypeFor[proto.Message]()) && t.Kind() == reflect.Pointer && !isKubernetes(t.Elem()):
 		s.kind = protoMessage
 	case t.Implements(reflect.TypeFor[interface{ isGiven() }]()):
-		s.kind, s.elem = given, d.shapeOf(t.Field(1).Type)
+		s.kind = given
 	case reflect.PointerTo(t).Implements(reflect.TypeFor[json.Unmarshaler]()):
 		s.kind = custom
 	case t.Kind() == reflect.Pointer:
-		s.kind, s.elem = pointer, d.shapeOf(t.Elem())
+		s.kind = pointer
 	case t.Kind() == reflect.Struct:
 		s.kind, s.fields = structure, map[string]*field{}
 		d.addFields(s, t, nil)
 	case t.Kind() == reflect.Map:
-		s.kind, s.elem = mapping, d.shapeOf(t.Elem())
+		s.kind = mapping
 	case t.Kind() == reflect.Slice && t.Elem().Kind() != reflect.Uint8:
-		s.kind, s.elem = list, d.shapeOf(t.Elem())
+		s.kind = list
 	}
 	return s
 }
@@ -81,7 +80,7 @@ func (d *Decoder) addFields(s *shape, t reflect.Type, prefix []int) {
 		if !f.IsExported() || name == "-" || name == "" {
 			continue
 		}
-		s.fields[name] = &field{index: index, number: len(s.names), shape: d.shapeOf(f.Type)}
+		s.fields[name] = &field{index: index, number: len(s.names)}
 		s.names = append(s.names, name)
 	}
 }
