@@ -127,6 +127,30 @@ func For(s *model.Snapshot, p model.Proxy) (Config, bool) {
 	}, true
 }
 
+// Sidecars is the configuration of every workload that has a sidecar, built
+// from nothing, once per class.
+func Sidecars(s *model.Snapshot) map[model.WorkloadID]Config {
+	shared, endpoints := Share(s, nil), Endpoints(s.Endpoints(), nil)
+	clients := map[model.ClientClass]*Half{}
+	servers := map[model.ServerClass]*Half{}
+	out := map[model.WorkloadID]Config{}
+	for _, w := range s.Workloads() {
+		proxy, _ := s.ProxyOf(w.ID)
+		client, server, ok := s.ClassOf(proxy)
+		if !ok || !s.HasSidecar(w.ID) {
+			continue
+		}
+		if clients[client] == nil {
+			clients[client] = Outbound(s.ClientView(client), shared, nil)
+		}
+		if servers[server] == nil {
+			servers[server] = Inbound(s.ServerView(server), nil)
+		}
+		out[w.ID] = Config{Client: clients[client], Server: servers[server], Endpoints: endpoints}
+	}
+	return out
+}
+
 // Resources are the proxy's resources of one type, of both halves, sorted by
 // name; of the endpoints, those of its own clusters.
 func (c Config) Resources(typeURL string) []*Resource {

@@ -1,0 +1,209 @@
+package simulate
+
+import (
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	"github.com/meshpilot/pilot/pkg/translate"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/structpb"
+)
+
+// hop is a connection from the client side to one endpoint.
+type hop struct {
+	address           string
+	port              uint16
+	sent              Sent
+	alpn              []string
+	accepts           []*tlsv3.SubjectAltNameMatcher // of the server, with mesh mTLS
+	listener, cluster string
+}
+
+// send walks the caller's sidecar: listener, route, cluster, endpoints. It
+// gives hops, or the answer that the sidecar itself gives.
+func (p *Peer) send(c Call) ([]hop, *Outcome) {
+	listener := p.outboundListener(c)
+	if listener == nil {
+		o := c.failed(Outcome{Why: "no listener takes the call"})
+		return nil, &o
+	}
+	cluster, ended := p.outboundCluster(c, listener)
+	if ended != nil {
+		ended.Listener = listener.Name
+		return nil, ended
+	}
+	hops, why := p.endpoints(c, cluster)
+	for i := range hops {
+		hops[i].listener, hops[i].cluster = listener.Name, cluster
+	}
+	if why != "" {
+		o := c.failed(Outcome{Listener: listener.Name, Cluster: cluster, Why: why})
+		return nil, &o
+	}
+	return hops, nil
+}
+
+// outboundListener is the one of the destination, of its port, or the one
+// that takes the rest; without capture, the explicit proxy.
+func (p *Peer) outboundListener(c Call) *listenerv3.Listener {
+	var byPort, rest *listenerv3.Listener
+	for _, l := range resources[*listenerv3.Listener](p.Config, translate.ListenerType) {
+		address := l.Address.GetSocketAddress()
+		switch {
+		case l.TrafficDirection != corev3.TrafficDirection_OUTBOUND:
+		case l.UseOriginalDst.GetValue():
+			rest = l
+		case l.BindToPort == nil:
+			if rest == nil && !p.captured() {
+				rest = l
+			}
+		case address.GetPortValue() != uint32(c.Port):
+		case address.Address == c.Address:
+			return l
+		case address.Address == "0.0.0.0":
+			byPort = l
+		}
+	}
+	if byPort != nil {
+		return byPort
+	}
+	return rest
+}
+
+func (p *Peer) captured() bool {
+	return slices.ContainsFunc(p.Config.Resources(translate.ListenerType), func(r *translate.Resource) bool { return r.Name == "virtualOutbound" })
+}
+
+func (p *Peer) outboundCluster(c Call, l *listenerv3.Listener) (string, *Outcome) {
+	arrival := connection{port: c.Port, transport: "raw_buffer"}
+	if c.Protocol == HTTPS {
+		arrival = connection{port: c.Port, transport: "tls", serverName: c.Host}
+	}
+	chain := arrival.chain(l.FilterChains)
+	if chain == nil {
+		o := c.failed(Outcome{Why: "no filter chain of " + l.Name + " matches"})
+		return "", &o
+	}
+	hcm, tcp := filter(chain)
+	if tcp != nil {
+		return tcp.GetCluster(), nil
+	}
+	if !c.http() && hcm.GetRds().RouteConfigName != "http_proxy" {
+		o := c.failed(Outcome{Why: l.Name + " expects HTTP"})
+		return "", &o
+	}
+	route := find[*routev3.RouteConfiguration](p.Config, translate.RouteType, hcm.GetRds().RouteConfigName)
+	action := routeFor(route, c)
+	switch {
+	case action == nil:
+		return "", &Outcome{Result: "404", Why: "no route for " + c.Host}
+	case action.GetDirectResponse() != nil:
+		direct := action.GetDirectResponse()
+		return "", &Outcome{Result: strconv.Itoa(int(direct.Status)), Body: direct.Body.GetInlineString(), Why: "no service " + c.Host + " is known"}
+	default:
+		return action.GetRoute().GetCluster(), nil
+	}
+}
+
+// routeFor picks the virtual host by authority: exact, "*." suffix, then "*".
+func routeFor(config *routev3.RouteConfiguration, c Call) *routev3.Route {
+	if config == nil {
+		return nil
+	}
+	authority := strings.ToLower(net.JoinHostPort(c.Host, strconv.Itoa(int(c.Port))))
+	var best *routev3.VirtualHost
+	length := -1
+	for _, vh := range config.VirtualHosts {
+		for _, domain := range vh.Domains {
+			suffix, wild := strings.CutPrefix(domain, "*")
+			matches := domain == authority || wild && strings.HasSuffix(authority, suffix) && len(authority) > len(suffix)
+			weight := len(domain)
+			if !wild {
+				weight += 1 << 16
+			}
+			if matches && weight > length {
+				best, length = vh, weight
+			}
+		}
+	}
+	if best == nil {
+		return nil
+	}
+	for _, route := range best.Routes {
+		if connect := route.Match.GetConnectMatcher() != nil; connect == !c.http() {
+			return route
+		}
+		if route.Match.GetConnectMatcher() == nil && route.GetDirectResponse() != nil {
+			return route
+		}
+	}
+	return nil
+}
+
+// endpoints are the hops of a cluster with what each is sent.
+func (p *Peer) endpoints(c Call, name string) ([]hop, string) {
+	cluster := find[*clusterv3.Cluster](p.Config, translate.ClusterType, name)
+	if cluster == nil {
+		return nil, "cluster " + name + " does not exist"
+	}
+	assignment := cluster.LoadAssignment
+	switch cluster.GetType() {
+	case clusterv3.Cluster_ORIGINAL_DST:
+		h := hop{address: c.Address, port: c.Port}
+		h.secure(c, cluster, nil)
+		return []hop{h}, ""
+	case clusterv3.Cluster_EDS:
+		assignment = find[*endpointv3.ClusterLoadAssignment](p.Config, translate.EndpointType, name)
+	}
+	var out []hop
+	for _, group := range assignment.GetEndpoints() {
+		for _, e := range group.LbEndpoints {
+			address := e.GetEndpoint().GetAddress().GetSocketAddress()
+			h := hop{address: address.GetAddress(), port: uint16(address.GetPortValue())}
+			h.secure(c, cluster, e.Metadata)
+			out = append(out, h)
+		}
+	}
+	if len(out) == 0 {
+		return nil, "cluster " + name + " has no endpoints"
+	}
+	return out, ""
+}
+
+// secure chooses the transport socket: of the first match that the endpoint's
+// metadata satisfies, else the cluster's own.
+func (h *hop) secure(c Call, cluster *clusterv3.Cluster, metadata *corev3.Metadata) {
+	h.sent = c.raw()
+	socket := cluster.TransportSocket
+	fields := metadata.GetFilterMetadata()["envoy.transport_socket_match"]
+	for _, match := range cluster.TransportSocketMatches {
+		if satisfies(fields, match.Match) {
+			socket = match.TransportSocket
+			break
+		}
+	}
+	context := &tlsv3.UpstreamTlsContext{}
+	if socket == nil || socket.GetTypedConfig().UnmarshalTo(context) != nil {
+		return
+	}
+	h.sent = MeshTLS
+	h.alpn = context.CommonTlsContext.AlpnProtocols
+	h.accepts = context.CommonTlsContext.GetCombinedValidationContext().GetDefaultValidationContext().GetMatchTypedSubjectAltNames()
+}
+
+func satisfies(have, want *structpb.Struct) bool {
+	for key, value := range want.GetFields() {
+		if !proto.Equal(have.GetFields()[key], value) {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,244 @@
+package simulate
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	"github.com/meshpilot/pilot/pkg/translate"
+	"google.golang.org/protobuf/proto"
+)
+
+// arrive walks the server side: its sidecar's chains, or the application.
+func (m *Mesh) arrive(c Call, from *Peer, h hop) Outcome {
+	o := Outcome{Endpoint: fmt.Sprintf("%s:%d", h.address, h.port), Sent: h.sent, Listener: h.listener, Cluster: h.cluster}
+	server := m.at(h.address)
+	if server == nil {
+		if h.cluster == "" || h.sent == MeshTLS {
+			o.Why = "nobody of the mesh is at " + h.address
+			return c.failed(o)
+		}
+		return c.worked(o) // outside the mesh: taken to answer
+	}
+	if server.Config == nil {
+		if h.sent == MeshTLS {
+			o.Why = "mesh mTLS to " + server.ID.String() + ", which has no sidecar"
+			return c.failed(o)
+		}
+		return c.worked(o)
+	}
+	return server.receive(c, from, h, o)
+}
+
+func (p *Peer) receive(c Call, from *Peer, h hop, o Outcome) Outcome {
+	listener := p.inboundListener(h.port)
+	if listener == nil {
+		o.Why = "no listener of " + p.ID.String() + " takes port " + fmt.Sprint(h.port)
+		return c.failed(o)
+	}
+	arrival := connection{port: h.port, transport: "raw_buffer"}
+	if h.sent != Plaintext {
+		arrival.transport, arrival.alpn = "tls", h.alpn
+	}
+	if serverFirst(listener, h.port) { // nobody looks at the first bytes
+		arrival.transport, arrival.alpn = "raw_buffer", nil
+	}
+	chain := arrival.chain(listener.FilterChains)
+	if chain == nil {
+		o.Why = "no filter chain of " + p.ID.String() + " takes it"
+		return c.failed(o)
+	}
+	o.Chain = chain.Name
+	if why := handshake(chain, from, h, p); why != "" {
+		o.Why = why
+		return c.failed(o)
+	}
+	return p.serve(c, h, chain, o)
+}
+
+// serve is what the chain's filters do with the bytes of the application.
+func (p *Peer) serve(c Call, h hop, chain *listenerv3.FilterChain, o Outcome) Outcome {
+	hcm, tcp := filter(chain)
+	if tcp != nil {
+		if strings.HasPrefix(tcp.GetCluster(), "inbound|") || tcp.GetCluster() == "InboundPassthroughCluster" {
+			if chain.TransportSocket == nil && h.sent == MeshTLS {
+				o.Why = "mesh mTLS reaches the application of " + p.ID.String() + ", whose sidecar does not end it"
+				return c.failed(o)
+			}
+			return c.worked(o)
+		}
+		o.Why = p.ID.String() + " refuses plaintext"
+		return c.failed(o)
+	}
+	if !c.http() {
+		o.Why = p.ID.String() + " expects HTTP"
+		return c.failed(o)
+	}
+	route := find[*routev3.RouteConfiguration](p.Config, translate.RouteType, hcm.GetRds().RouteConfigName)
+	if direct := route.GetVirtualHosts()[0].Routes[0].GetDirectResponse(); direct != nil {
+		o.Result, o.Body = fmt.Sprint(direct.Status), direct.Body.GetInlineString()
+		o.Why = p.ID.String() + " refuses plaintext"
+		return o
+	}
+	return c.worked(o)
+}
+
+// handshake checks both certificates; empty if the chain has no TLS of its own.
+func handshake(chain *listenerv3.FilterChain, from *Peer, h hop, server *Peer) string {
+	context := &tlsv3.DownstreamTlsContext{}
+	if chain.TransportSocket == nil || chain.TransportSocket.GetTypedConfig().UnmarshalTo(context) != nil {
+		return ""
+	}
+	if h.sent == Plaintext {
+		return "plaintext where " + server.ID.String() + " expects a TLS handshake"
+	}
+	identity := ""
+	if h.sent == MeshTLS {
+		identity = from.Identity
+		if !matches(h.accepts, server.Identity) {
+			return "the client expects another identity than " + server.Identity
+		}
+	}
+	switch required := context.RequireClientCertificate.GetValue(); {
+	case identity == "" && required:
+		return server.ID.String() + " wants a client certificate of the mesh"
+	case identity == "":
+		return ""
+	}
+	sans := context.CommonTlsContext.GetCombinedValidationContext().GetDefaultValidationContext().GetMatchTypedSubjectAltNames()
+	if len(sans) > 0 && !matches(sans, identity) {
+		return server.ID.String() + " does not accept " + identity
+	}
+	return ""
+}
+
+func matches(sans []*tlsv3.SubjectAltNameMatcher, identity string) bool {
+	return slices.ContainsFunc(sans, func(m *tlsv3.SubjectAltNameMatcher) bool {
+		if exact := m.Matcher.GetExact(); exact != "" {
+			return exact == identity
+		}
+		return m.Matcher.GetPrefix() != "" && strings.HasPrefix(identity, m.Matcher.GetPrefix())
+	})
+}
+
+func (p *Peer) inboundListener(port uint16) *listenerv3.Listener {
+	for _, l := range resources[*listenerv3.Listener](p.Config, translate.ListenerType) {
+		if l.TrafficDirection != corev3.TrafficDirection_INBOUND {
+			continue
+		}
+		if l.Name == "virtualInbound" || l.Address.GetSocketAddress().GetPortValue() == uint32(port) {
+			return l
+		}
+	}
+	return nil
+}
+
+func serverFirst(l *listenerv3.Listener, port uint16) bool {
+	for _, f := range l.ListenerFilters {
+		if f.Name != "envoy.filters.listener.tls_inspector" {
+			continue
+		}
+		rules := f.FilterDisabled.GetOrMatch().GetRules()
+		if f.FilterDisabled != nil && rules == nil {
+			rules = []*listenerv3.ListenerFilterChainMatchPredicate{f.FilterDisabled}
+		}
+		return slices.ContainsFunc(rules, func(r *listenerv3.ListenerFilterChainMatchPredicate) bool {
+			return r.GetDestinationPortRange().GetStart() == int32(port)
+		})
+	}
+	return true // no inspector at all
+}
+
+// connection is what a listener knows of a connection when it picks a chain.
+type connection struct {
+	port                  uint16
+	transport, serverName string
+	alpn                  []string
+}
+
+// chain narrows step by step, as Envoy does: port, server name, transport,
+// ALPN. A step that leaves chains is not taken back.
+func (c connection) chain(chains []*listenerv3.FilterChain) *listenerv3.FilterChain {
+	chains = narrow(chains, func(m *listenerv3.FilterChainMatch) (bool, bool) {
+		return m.GetDestinationPort() != nil, m.GetDestinationPort().GetValue() == uint32(c.port)
+	})
+	chains = narrow(chains, func(m *listenerv3.FilterChainMatch) (bool, bool) {
+		return len(m.GetServerNames()) > 0, slices.ContainsFunc(m.GetServerNames(), func(name string) bool {
+			suffix, wild := strings.CutPrefix(name, "*")
+			return name == c.serverName || wild && strings.HasSuffix(c.serverName, suffix)
+		})
+	})
+	chains = narrow(chains, func(m *listenerv3.FilterChainMatch) (bool, bool) {
+		return m.GetTransportProtocol() != "", m.GetTransportProtocol() == c.transport
+	})
+	chains = narrow(chains, func(m *listenerv3.FilterChainMatch) (bool, bool) {
+		return len(m.GetApplicationProtocols()) > 0, slices.ContainsFunc(m.GetApplicationProtocols(), func(token string) bool {
+			return slices.Contains(c.alpn, token)
+		})
+	})
+	if len(chains) == 0 {
+		return nil
+	}
+	return chains[0]
+}
+
+// narrow keeps the chains that state the criterion and match it; if none
+// does, those that do not state it.
+func narrow(chains []*listenerv3.FilterChain, test func(*listenerv3.FilterChainMatch) (stated, matched bool)) []*listenerv3.FilterChain {
+	var specific, general []*listenerv3.FilterChain
+	for _, chain := range chains {
+		switch stated, matched := test(chain.FilterChainMatch); {
+		case stated && matched:
+			specific = append(specific, chain)
+		case !stated:
+			general = append(general, chain)
+		}
+	}
+	if len(specific) > 0 {
+		return specific
+	}
+	return general
+}
+
+func filter(chain *listenerv3.FilterChain) (*hcmv3.HttpConnectionManager, *tcpv3.TcpProxy) {
+	config := chain.Filters[0].GetTypedConfig()
+	hcm, tcp := &hcmv3.HttpConnectionManager{}, &tcpv3.TcpProxy{}
+	if config.MessageIs(hcm) && config.UnmarshalTo(hcm) == nil {
+		return hcm, nil
+	}
+	if config.UnmarshalTo(tcp) != nil {
+		return nil, &tcpv3.TcpProxy{}
+	}
+	return nil, tcp
+}
+
+// resources decodes all resources of a type; what does not decode is left out.
+func resources[M proto.Message](c *translate.Config, typeURL string) []M {
+	var out []M
+	for _, r := range c.Resources(typeURL) {
+		var zero M
+		m := zero.ProtoReflect().New().Interface().(M)
+		if r.Body.UnmarshalTo(m) == nil {
+			out = append(out, m)
+		}
+	}
+	return out
+}
+
+// find decodes one resource; the zero M if there is none.
+func find[M proto.Message](c *translate.Config, typeURL, name string) M {
+	var zero M
+	for _, r := range c.Resources(typeURL) {
+		m := zero.ProtoReflect().New().Interface().(M)
+		if r.Name == name && r.Body.UnmarshalTo(m) == nil {
+			return m
+		}
+	}
+	return zero
+}
