@@ -25,7 +25,7 @@ type Space struct{ file *os.File }
 // NewSpace makes a network namespace with its loopback interface up.
 func NewSpace() (*Space, error) {
 	var made *Space
-	err := onOwnThread(func() error {
+	err := OnOwnThread(func() error {
 		if err := syscall.Unshare(syscall.CLONE_NEWNET); err != nil {
 			return fmt.Errorf("make a network namespace: %w", err)
 		}
@@ -46,7 +46,7 @@ func NewSpace() (*Space, error) {
 // processes that f itself makes belong to the namespace. A process that must
 // end with the lab (Pdeathsig) must also be waited for in f.
 func (s *Space) Do(f func() error) error {
-	return onOwnThread(func() error {
+	return OnOwnThread(func() error {
 		if err := setns(s.file.Fd()); err != nil {
 			return fmt.Errorf("enter a network namespace: %w", err)
 		}
@@ -83,9 +83,9 @@ func (s *Space) path() string {
 	return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), s.file.Fd())
 }
 
-// onOwnThread runs f on a thread that ends with it, so that no other goroutine
+// OnOwnThread runs f on a thread that ends with it, so that no other goroutine
 // ever runs in a namespace by accident.
-func onOwnThread(f func() error) error {
+func OnOwnThread(f func() error) error {
 	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // never unlocked: the runtime ends the thread
