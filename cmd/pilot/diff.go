@@ -1,0 +1,170 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/meshpilot/pilot/pkg/model"
+	"github.com/meshpilot/pilot/pkg/translate"
+	"github.com/meshpilot/pilot/pkg/translate/diff"
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/anypb"
+)
+
+func diffCmd() *cobra.Command {
+	var from directoryFlags
+	var output format
+	var golden string
+	var full bool
+	cmd := &cobra.Command{
+		Use:   "diff A B | diff --golden GOLDEN DIR",
+		Short: "Show what an edit changes, for which workload, resource and field",
+		Long: `Compares what the Envoys of two configuration directories would get, or, with
+--golden, what "pilot render --out GOLDEN" wrote with what DIR would give now.
+Equal changes of several workloads are shown once.
+
+Exit codes: 0 the same, 1 different, 2 trouble: a directory has errors or cannot
+be read.`,
+		Example: `  pilot diff config/ edited/
+  pilot diff --golden golden/ config/
+  pilot diff -o json config/ edited/ | jq -r '.changes[].workloads[]' | sort -u`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if golden == "" {
+				return cobra.ExactArgs(2)(cmd, args)
+			}
+			return cobra.ExactArgs(1)(cmd, args)
+		},
+		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+			return nil, cobra.ShellCompDirectiveFilterDirs
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			next, err := from.readValid(args[len(args)-1], cmd.ErrOrStderr())
+			if err != nil {
+				return err
+			}
+			var r *diffReport
+			if golden != "" {
+				r, err = diffGolden(golden, next)
+			} else {
+				var old *directory
+				if old, err = from.readValid(args[0], cmd.ErrOrStderr()); err == nil {
+					r = diffDirectories(old, next)
+				}
+			}
+			if err != nil {
+				return err
+			}
+			r.full = full
+			if err := r.print(cmd.OutOrStdout(), output); err != nil {
+				return err
+			}
+			if r.differs() {
+				return errFindings
+			}
+			return nil
+		},
+	}
+	from.register(cmd)
+	output.register(cmd)
+	cmd.Flags().BoolVar(&full, "full", false, "show long values in full")
+	cmd.Flags().StringVar(&golden, "golden", "", "compare with the files that render --out wrote into this directory")
+	return cmd
+}
+
+func diffDirectories(old, next *directory) *diffReport {
+	a, b := newConfigs(old.snapshot), newConfigs(next.snapshot)
+	seen := resourceDiffs{}
+	r := newDiffReport(next.sidecars())
+	for _, id := range union(old.sidecars(), next.sidecars()) {
+		before, had := a.of(id)
+		after, has := b.of(id)
+		if r.present(id, had, has) {
+			r.add(id, seen.diff(before, after))
+		}
+	}
+	return r
+}
+
+func diffGolden(dir string, next *directory) (*diffReport, error) {
+	goldens, err := readGoldens(dir)
+	if err != nil {
+		return nil, err
+	}
+	if len(goldens) == 0 {
+		return nil, fmt.Errorf("%s has no file that pilot render --out wrote", dir)
+	}
+	c := newConfigs(next.snapshot)
+	r := newDiffReport(next.sidecars())
+	for _, id := range union(slices.Collect(maps.Keys(goldens)), next.sidecars()) {
+		before, had := goldens[id]
+		config, has := c.of(id)
+		if !r.present(id, had, has) {
+			continue
+		}
+		if after := diff.Render(config); !bytes.Equal(before, after) {
+			r.add(id, diff.Diff(before, after))
+		}
+	}
+	return r, nil
+}
+
+// resourceDiffs are the changes between two resources. Proxies share resources
+// by pointer, so each pair is compared once for all of them.
+type resourceDiffs map[resourcePair][]diff.Change
+
+type resourcePair struct{ old, next *translate.Resource }
+
+// diff goes by the resources' versions, which are hashes of their bytes.
+func (seen resourceDiffs) diff(before, after translate.Config) []diff.Change {
+	var out []diff.Change
+	for _, typeURL := range typeURLs() {
+		old, next := before.Resources(typeURL), after.Resources(typeURL)
+		for len(old)+len(next) > 0 {
+			var pair resourcePair
+			switch {
+			case len(next) == 0 || len(old) > 0 && old[0].Name < next[0].Name:
+				pair.old, old = old[0], old[1:]
+			case len(old) == 0 || next[0].Name < old[0].Name:
+				pair.next, next = next[0], next[1:]
+			default:
+				pair = resourcePair{old[0], next[0]}
+				old, next = old[1:], next[1:]
+			}
+			out = append(out, seen.of(typeURL, pair)...)
+		}
+	}
+	return out
+}
+
+func (seen resourceDiffs) of(typeURL string, pair resourcePair) []diff.Change {
+	if pair.old != nil && pair.next != nil && pair.old.Version == pair.next.Version {
+		return nil
+	}
+	changes, known := seen[pair]
+	if !known {
+		changes = diff.Diff(renderOne(typeURL, pair.old), renderOne(typeURL, pair.next))
+		seen[pair] = changes
+	}
+	return changes
+}
+
+func renderOne(typeURL string, r *translate.Resource) []byte {
+	if r == nil {
+		return nil
+	}
+	return diff.RenderBodies(map[string][]*anypb.Any{typeURL: {r.Body}})
+}
+
+// typeURLs are the types of resources in the order of a rendered file.
+func typeURLs() []string {
+	return []string{translate.ListenerType, translate.RouteType, translate.ClusterType, translate.EndpointType, translate.SecretType}
+}
+
+// union is sorted, without duplicates.
+func union(a, b []model.WorkloadID) []model.WorkloadID {
+	all := slices.Concat(a, b)
+	slices.SortFunc(all, model.WorkloadID.Compare)
+	return slices.Compact(all)
+}
