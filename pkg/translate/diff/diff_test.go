@@ -5,8 +5,7 @@ import (
 	"testing"
 )
 
-func TestDiff(t *testing.T) {
-	const base = `
+const base = `
 listeners:
 - name: virtualInbound
   filter_chains:
@@ -22,10 +21,14 @@ endpoints:
   - lb_endpoints:
     - endpoint: {address: {socket_address: {address: 10.0.0.1, port_value: 80}}}
 `
-	for _, c := range []struct {
-		name, new string
-		want      []string
-	}{
+
+type diffCase struct {
+	name, new string
+	want      []string
+}
+
+func diffCases() []diffCase {
+	return []diffCase{
 		{"equal", base, nil},
 		{"a chain more, a field changed", `
 listeners:
@@ -84,7 +87,11 @@ endpoints:
   - lb_endpoints:
     - endpoint: {address: {socket_address: {address: 10.0.0.1, port_value: 80}}}
 `, []string{`~ listeners virtualInbound filter_chains: [{"name":"80|app-tls"},{"filters":[{"name":"tcp","stat":"a"}],"name":"80|plain"}] -> [{"filters":[{"name":"tcp","stat":"a"}],"name":"80|plain"},{"name":"80|app-tls"}]`}},
-	} {
+	}
+}
+
+func TestDiff(t *testing.T) {
+	for _, c := range diffCases() {
 		t.Run(c.name, func(t *testing.T) {
 			var got []string
 			for _, change := range Diff([]byte(base), []byte(c.new)) {
