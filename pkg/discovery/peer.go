@@ -2,30 +2,20 @@ package discovery
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"sync"
 	"time"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
+	"github.com/meshpilot/pilot/pkg/discovery/ads"
 	"github.com/meshpilot/pilot/pkg/model"
 )
-
-type streamKey struct{}
-
-// withStream marks the context of a stream with its id.
-func withStream(ctx context.Context, stream uint64) context.Context {
-	return context.WithValue(ctx, streamKey{}, stream)
-}
-
-// streamOf is the id that withStream gave; 0 without one.
-func streamOf(ctx context.Context) uint64 {
-	id, _ := ctx.Value(streamKey{}).(uint64)
-	return id
-}
 
 // certified is the other end of a TLS stream and the workload it acts for.
 type certified struct {
@@ -107,14 +97,15 @@ func (p *peers) remove(stream uint64) {
 	delete(p.by, stream)
 }
 
-// uri is empty for plaintext streams.
-func (p *peers) uri(stream uint64) string {
+// of is a stream's identity and the end of its certificate; both are zero
+// for plaintext streams.
+func (p *peers) of(stream uint64) (uri string, expiry time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if c := p.by[stream]; c != nil {
-		return c.uri
+		return c.uri, c.expires
 	}
-	return ""
+	return "", time.Time{}
 }
 
 // refused are the streams that may not go on, with the reason; next is when
@@ -127,9 +118,57 @@ func (p *peers) refused(s *model.Snapshot, now time.Time) (out map[uint64]error,
 		if err := c.check(s, now); err != nil {
 			out[stream] = err
 			delete(p.by, stream)
-		} else if next.IsZero() || c.expires.Before(next) {
-			next = c.expires
+		} else {
+			next = earlier(next, c.expires)
 		}
 	}
 	return out, next
+}
+
+// identify says which proxy the node of a stream is, and lets it in.
+func (h *hub) identify(ctx context.Context, node *corev3.Node) (model.Proxy, error) {
+	proxy, err := parseNode(node, h.domain)
+	var who *certified
+	if err == nil {
+		who, err = certifiedPeer(ctx, node.GetId(), proxy.ID)
+	}
+	if err == nil && who != nil {
+		// Enter before looking: a snapshot that comes meanwhile checks it again.
+		h.peers.add(ads.StreamID(ctx), who)
+		if err = who.check(h.snapshot.Load(), time.Now()); err != nil {
+			h.peers.remove(ads.StreamID(ctx))
+		}
+	}
+	if err != nil {
+		h.turnedAway(node.GetId(), err)
+		var paths secretPathError
+		if errors.As(err, &paths) {
+			h.events.put(ads.Event{Kind: badPaths, Node: node.GetId(), Proxy: proxy, Detail: paths.text, Time: time.Now()})
+		}
+	}
+	return proxy, err
+}
+
+func (h *hub) turnedAway(node string, err error) {
+	s := status.Convert(err)
+	h.metrics.Refused.WithLabelValues(s.Code().String()).Inc()
+	h.log.Warn("stream refused", "node", node, "code", s.Code().String(), "error", s.Message())
+}
+
+// badPaths is an event of the hub's own: the node was refused for the paths
+// of its certificate.
+const badPaths = ads.EventKind(200)
+
+// expel ends the streams whose certificate does not allow them any more.
+func (h *hub) expel(s *model.Snapshot) {
+	var bad map[uint64]error
+	bad, h.expiresAt = h.peers.refused(s, time.Now())
+	for stream, err := range bad {
+		node := ""
+		if c := h.ledger.streams[stream]; c != nil {
+			node = c.node
+		}
+		h.turnedAway(node, err)
+		h.store.End(stream, err)
+	}
 }

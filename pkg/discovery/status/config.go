@@ -4,12 +4,9 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"net/http"
-	"time"
-
-	"github.com/meshpilot/pilot/pkg/model"
 	"github.com/meshpilot/pilot/pkg/translate"
 	"google.golang.org/protobuf/encoding/protojson"
+	"net/http"
 )
 
 func (p Pages) config(r *http.Request, _ State) (any, error) {
@@ -104,9 +101,9 @@ func (p Pages) mesh(_ *http.Request, s State) (any, error) {
 	}
 	return struct {
 		Mesh
-		Problems []string       `json:"problems"`
-		Config   map[string]any `json:"config"`
-	}{s.Mesh, errs, meshDocument(s.Snapshot.Mesh())}, nil
+		Problems []string `json:"problems"`
+		Config   any      `json:"config"`
+	}{s.Mesh, errs, s.Mesh.Config}, nil
 }
 
 func notYet() error {
@@ -119,42 +116,3 @@ func joinField(field, message string) string {
 	}
 	return field + ": " + message
 }
-
-// meshDocument is the mesh configuration as one would write it.
-func meshDocument(m *model.Mesh) map[string]any {
-	pick := func(yes bool, then, otherwise string) string {
-		if yes {
-			return then
-		}
-		return otherwise
-	}
-	return map[string]any{
-		"authPolicy":             pick(m.MutualTLS, "MUTUAL_TLS", "NONE"),
-		"enableAutoMtls":         m.AutoMTLS,
-		"mtlsExcludedServices":   append([]string{}, m.Excluded...),
-		"plaintextRefusal":       pick(m.RefusalReset, "RESET", "EXPLAIN"),
-		"connectTimeout":         duration(m.ConnectTimeout),
-		"proxyListenPort":        m.ListenPort,
-		"proxyInboundListenPort": m.InboundListenPort,
-		"proxyHttpPort":          m.HTTPPort,
-		"rootNamespace":          m.RootNamespace,
-		"trustDomain":            m.TrustDomain,
-		"trustDomainAliases":     append([]string{}, m.TrustDomainAliases...),
-		"outboundTrafficPolicy":  map[string]any{"mode": pick(m.RegistryOnly, "REGISTRY_ONLY", "ALLOW_ANY")},
-		"accessLogFile":          m.AccessLogFile,
-		"defaultConfig": map[string]any{
-			"discoveryRefreshDelay":  duration(m.RefreshDelay),
-			"interceptionMode":       m.Capture.String(),
-			"discoveryAddress":       m.DiscoveryAddress,
-			"drainDuration":          duration(m.DrainDuration),
-			"parentShutdownDuration": duration(m.ParentShutdown),
-			"proxyAdminPort":         m.AdminPort,
-			"concurrency":            m.Concurrency,
-			"serviceCluster":         m.ServiceCluster,
-			"configPath":             m.ConfigPath,
-			"binaryPath":             m.BinaryPath,
-		},
-	}
-}
-
-func duration(d time.Duration) string { return d.String() }

@@ -30,6 +30,7 @@ type Mesh struct {
 	Source string    `json:"source"` // the object, or "built-in defaults"
 	Hash   string    `json:"hash"`
 	Since  time.Time `json:"since"`
+	Config any       `json:"-"` // as one would write it, defaults filled in
 }
 
 // Proxy is one stream of one proxy as /debug/proxies shows it.
@@ -49,9 +50,11 @@ type Exchange struct {
 	SentAt     time.Time `json:"sentAt,omitzero"`
 	Acked      string    `json:"acknowledged,omitempty"`
 	AckedAt    time.Time `json:"acknowledgedAt,omitzero"`
-	Refused    string    `json:"refused,omitempty"`
-	RefusedAt  time.Time `json:"refusedAt,omitzero"`
+	RefusedAt  time.Time `json:"refusedAt,omitzero"`   // the last time
 	RefusedFor string    `json:"refusedFor,omitempty"` // Envoy's text
+	// Withheld are the resources that are not sent in their present version,
+	// because the proxy refused it.
+	Withheld []string `json:"withheld,omitempty"`
 }
 
 // Edit is one change of the configuration and how far it has come.

@@ -1,4 +1,7 @@
-package discovery
+// Package ads sends worlds to proxies: it holds one record per stream of the
+// aggregated discovery service and answers each with what differs from what
+// its proxy holds.
+package ads
 
 import (
 	"context"
@@ -22,10 +25,22 @@ type World struct {
 }
 
 // Identify says which proxy the node of a stream is. Its error, a gRPC
-// status, ends the stream. The store gives it the stream's context marked by
-// withStream, so that End can name the stream later; a stream that Identify
-// let in is followed by Connected and, in the end, Disconnected.
+// status, ends the stream. ctx knows the stream's StreamID; a stream that
+// Identify let in is followed by Connected and, in the end, Disconnected.
 type Identify func(ctx context.Context, node *corev3.Node) (model.Proxy, error)
+
+// StreamID is the stream whose context this is; 0 outside of Identify.
+func StreamID(ctx context.Context) uint64 {
+	id, _ := ctx.Value(streamKey{}).(uint64)
+	return id
+}
+
+// withStream marks the context that Identify gets.
+func withStream(ctx context.Context, stream uint64) context.Context {
+	return context.WithValue(ctx, streamKey{}, stream)
+}
+
+type streamKey struct{}
 
 // StoreOptions are what a Store needs from its surroundings. Zero values of
 // InFlight and SendTimeout mean 64 and 30 s.

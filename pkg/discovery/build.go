@@ -1,0 +1,109 @@
+package discovery
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/meshpilot/pilot/pkg/discovery/ads"
+	"github.com/meshpilot/pilot/pkg/discovery/status"
+	"github.com/meshpilot/pilot/pkg/meshconfig"
+	"github.com/meshpilot/pilot/pkg/model"
+)
+
+// build makes a snapshot of the bundle and the evidence, and applies it. What
+// may only warn comes after what proxies wait for.
+func (h *hub) build() {
+	h.buildAt, h.firstEdit = time.Time{}, time.Time{}
+	fresh := h.fresh
+	h.fresh = false
+	var compiled []meshconfig.Problem
+	if fresh { // else only the evidence is
+		h.timed("compile", func() { h.inputs, compiled = meshconfig.Inputs(*h.bundle, h.domain) })
+		h.meshChanged(time.Now())
+	}
+	s, in := h.snapshotNow()
+	h.snapshot.Store(s)
+	h.expel(s) // before they get anything of it
+	h.apply(s)
+	h.timed("lint", func() {
+		lint := meshconfig.Lint(*h.bundle, in, s)
+		if fresh {
+			h.problems.Set("compile", compiled...)
+		}
+		h.problems.Set("lint", lint...)
+	})
+	h.show(time.Now())
+}
+
+// snapshotNow is the snapshot of the inputs and the evidence, which is kept
+// for the life of its workload.
+func (h *hub) snapshotNow() (s *model.Snapshot, in model.Inputs) {
+	build := func() {
+		in = h.inputs
+		in.Connected = slices.SortedFunc(maps.Keys(h.evidence), model.WorkloadID.Compare)
+		h.timed("build", func() { s = model.Build(in) })
+	}
+	build()
+	news := false
+	for _, c := range h.ledger.streams {
+		news = h.seen(s, c.proxy) && !s.HasSidecar(c.proxy.ID) || news
+	}
+	if news {
+		build()
+	}
+	maps.DeleteFunc(h.evidence, func(id model.WorkloadID, _ bool) bool { return s.Workload(id) == nil })
+	return s, in
+}
+
+// apply gives the store the configuration of s for whoever is connected.
+func (h *hub) apply(s *model.Snapshot) {
+	h.classesAt = time.Time{}
+	now := time.Now()
+	in := classes{map[model.ClientClass]bool{}, map[model.ServerClass]bool{}}
+	for stream, c := range h.ledger.streams {
+		client, server, known := s.ClassOf(c.proxy)
+		h.ledger.known(stream, c, known, now)
+		if known {
+			in.client[client], in.server[server] = true, true
+		}
+	}
+	var w *ads.World
+	h.timed("translate", func() { w = h.translator.world(s, in) })
+	h.problems.Set("translate", h.translator.problems()...)
+	h.ledger.applied(time.Now())
+	if equal(w, h.world) {
+		return
+	}
+	h.world = w
+	h.timed("apply", func() { h.store.Apply(w) })
+}
+
+func (h *hub) timed(step string, work func()) {
+	start := time.Now()
+	work()
+	h.metrics.Work.WithLabelValues(step).Observe(time.Since(start).Seconds())
+}
+
+// meshChanged notes when the mesh configuration in force became another one.
+func (h *hub) meshChanged(now time.Time) {
+	config, source := h.bundle.Mesh, "built-in defaults"
+	if config == nil {
+		config = meshconfig.DefaultMesh()
+	} else {
+		source = config.Key.String()
+	}
+	document := config.Effective()
+	text, err := json.Marshal(document)
+	if err != nil {
+		h.log.Error("mesh configuration cannot be shown", "error", err)
+	}
+	sum := sha256.Sum256(text)
+	hash := hex.EncodeToString(sum[:8])
+	if hash != h.mesh.Hash || source != h.mesh.Source {
+		h.mesh = status.Mesh{Source: source, Hash: hash, Since: now, Config: document}
+	}
+}

@@ -1,0 +1,132 @@
+package discovery
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/meshpilot/pilot/pkg/discovery/ads"
+	"github.com/meshpilot/pilot/pkg/discovery/status"
+	"github.com/meshpilot/pilot/pkg/meshconfig"
+	"github.com/meshpilot/pilot/pkg/model"
+	"github.com/meshpilot/pilot/pkg/translate"
+)
+
+// mailbag takes events from any number of streams without blocking them.
+type mailbag struct {
+	ready chan struct{}
+	mu    sync.Mutex
+	list  []ads.Event
+}
+
+func (m *mailbag) put(e ads.Event) {
+	m.mu.Lock()
+	m.list = append(m.list, e)
+	m.mu.Unlock()
+	select {
+	case m.ready <- struct{}{}:
+	default:
+	}
+}
+
+func (m *mailbag) take() []ads.Event {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	out := m.list
+	m.list = nil
+	return out
+}
+
+// hear takes one event of a stream.
+func (h *hub) hear(e ads.Event) {
+	switch e.Kind {
+	case ads.Connected:
+		delete(h.refused, e.Node)
+		h.problems.Set("node " + e.Node)
+		_, expiry := h.peers.of(e.Stream)
+		h.expiresAt = earlier(h.expiresAt, expiry)
+		h.join(e.Stream, h.ledger.connected(e), e.Time)
+	case ads.Disconnected:
+		h.peers.remove(e.Stream)
+		h.ledger.disconnected(e)
+	case ads.Sent:
+		h.ledger.sent(e)
+	case ads.Acked:
+		h.ledger.acked(e)
+	case ads.Refused:
+		h.ledger.refusedBy(e, h.behind(e))
+	case ads.Ignored:
+		h.metrics.Ignored.WithLabelValues(status.TypeName(e.TypeURL)).Inc()
+	case ads.SecretUnknown:
+		h.ledger.secretUnknown(e)
+	case badPaths:
+		h.refused[e.Node] = e.Time
+		h.problems.Set("node "+e.Node, meshconfig.Problem{
+			Code: "UNKNOWN_SECRET", Severity: meshconfig.Warning, On: proxyKey(e.Proxy),
+			Message: e.Detail + "; it gets no configuration",
+		})
+	}
+}
+
+// join gives a new proxy's classes a date, if there is no world for them yet.
+func (h *hub) join(stream uint64, c *connection, now time.Time) {
+	if h.world == nil {
+		return
+	}
+	s := h.world.Snapshot
+	client, server, known := s.ClassOf(c.proxy)
+	h.ledger.known(stream, c, known, now)
+	if !known {
+		return
+	}
+	if !h.translator.has(client, server) {
+		h.classesAt = earlier(h.classesAt, now.Add(connectTime))
+	}
+	if h.seen(s, c.proxy) && !s.HasSidecar(c.proxy.ID) {
+		h.changed(now)
+	}
+}
+
+// seen takes a connected sidecar as evidence that its workload has one.
+func (h *hub) seen(s *model.Snapshot, p model.Proxy) bool {
+	w := s.Workload(p.ID)
+	if w == nil || p.Type != model.Sidecar || w.Address != p.Address {
+		return false
+	}
+	h.evidence[p.ID] = true
+	return true
+}
+
+// behind are the objects that the refused resources were made from.
+func (h *hub) behind(e ads.Event) []model.Key {
+	if h.world == nil {
+		return nil
+	}
+	client, server, _ := h.world.Snapshot.ClassOf(e.Proxy)
+	var out []model.Key
+	for _, half := range []*translate.Half{h.world.Client[client], h.world.Server[server]} {
+		if half == nil {
+			continue
+		}
+		var table *translate.Table
+		switch e.TypeURL {
+		case translate.ClusterType:
+			table = half.Clusters
+		case translate.ListenerType:
+			table = half.Listeners
+		case translate.RouteType:
+			table = half.Routes
+		case translate.EndpointType:
+			table = h.world.Endpoints
+		default:
+			continue
+		}
+		for _, name := range e.Names {
+			if r := table.Find(name); r != nil {
+				out = append(out, r.From...)
+			}
+		}
+	}
+	slices.SortFunc(out, model.Key.Compare)
+	return slices.Compact(out)
+}

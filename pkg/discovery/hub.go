@@ -1,0 +1,181 @@
+package discovery
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/meshpilot/pilot/pkg/discovery/ads"
+	"github.com/meshpilot/pilot/pkg/discovery/status"
+	"github.com/meshpilot/pilot/pkg/meshconfig"
+	"github.com/meshpilot/pilot/pkg/model"
+)
+
+const (
+	shownTime   = 50 * time.Millisecond  // pages may be so old, so that bursts of answers cost nothing
+	quietTime   = 100 * time.Millisecond // a change waits for more of it
+	connectTime = 10 * time.Millisecond  // proxies without configuration wait for others
+	refusedTime = time.Minute            // after its last attempt, a refused node's problem is gone
+)
+
+// hub is the one loop: it turns bundles into worlds for the classes that are
+// connected, and what proxies say into problems, evidence and edits that are
+// done. Everything below the line is touched by run only.
+type hub struct {
+	domain  string
+	log     *slog.Logger
+	metrics *status.Metrics
+	store   *ads.Store
+	peers   peers
+	mailbox chan delivery // holds one; the latest wins
+	events  mailbag
+	// What streams and pages read.
+	snapshot  atomic.Pointer[model.Snapshot]
+	published atomic.Pointer[status.State]
+
+	// ---
+	problems   *status.Problems
+	ledger     *ledger
+	translator *translator
+
+	bundle    *meshconfig.Bundle // nil before the first
+	fresh     bool               // the bundle is not compiled yet
+	inputs    model.Inputs
+	mesh      status.Mesh
+	evidence  map[model.WorkloadID]bool // workloads whose sidecar was seen
+	world     *ads.World
+	refused   map[string]time.Time // nodes with bad paths: the last attempt
+	firstEdit time.Time            // of the changes that wait; zero if none does
+	buildAt   time.Time            // when they wait no longer; zero is never
+	classesAt time.Time            // when connected proxies get their classes
+	expiresAt time.Time            // when the first certificate of a stream expires
+	shownAt   time.Time            // when the state was published last
+}
+
+// delivery is a complete configuration as a source published it.
+type delivery struct {
+	bundle   meshconfig.Bundle
+	problems []meshconfig.Problem
+	at       time.Time
+}
+
+func newHub(domain string, log *slog.Logger, m *status.Metrics) *hub {
+	h := &hub{
+		domain: domain, log: log, metrics: m,
+		mailbox:    make(chan delivery, 1),
+		problems:   status.NewProblems(log, m),
+		translator: newTranslator(m),
+		evidence:   map[model.WorkloadID]bool{},
+		refused:    map[string]time.Time{},
+	}
+	h.events.ready = make(chan struct{}, 1)
+	h.ledger = newLedger(m, h.problems)
+	h.store = ads.NewStore(ads.StoreOptions{Identify: h.identify, Notify: h.events.put})
+	h.published.Store(&status.State{})
+	return h
+}
+
+// publish is where sources put complete configurations. It never blocks.
+func (h *hub) publish(b meshconfig.Bundle, problems []meshconfig.Problem) {
+	next := delivery{b, problems, time.Now()}
+	for {
+		select {
+		case h.mailbox <- next:
+			return
+		default:
+		}
+		select {
+		case missed := <-h.mailbox:
+			next.at = missed.at // the edit waits since then
+		default:
+		}
+	}
+}
+
+// run is the loop; it ends with ctx.
+func (h *hub) run(ctx context.Context) {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case d := <-h.mailbox:
+			h.receive(d)
+		case <-h.events.ready:
+			for _, e := range h.events.take() {
+				h.hear(e)
+			}
+			h.ledger.forgive(h.store.Proxies)
+		case <-timer.C:
+		}
+		timer.Stop()
+		if next := h.turn(time.Now()); !next.IsZero() {
+			timer.Reset(max(0, time.Until(next)))
+		}
+	}
+}
+
+// receive takes a bundle; it is compiled when it was quiet for a while.
+func (h *hub) receive(d delivery) {
+	h.problems.Set("source", d.problems...)
+	h.ledger.edited(d.at)
+	first := h.bundle == nil
+	h.bundle, h.fresh = &d.bundle, true
+	h.changed(d.at)
+	if first {
+		h.buildAt = d.at // proxies wait for it
+	}
+}
+
+// changed delays the build of a change until it is quiet, but not for ever.
+func (h *hub) changed(at time.Time) {
+	if h.firstEdit.IsZero() {
+		h.firstEdit = at
+	}
+	h.buildAt = at.Add(quietTime)
+	if s := h.snapshot.Load(); s != nil {
+		h.buildAt = earlier(h.buildAt, h.firstEdit.Add(s.Mesh().RefreshDelay))
+	}
+}
+
+// turn does what is due, publishes the state, and says when to come again.
+func (h *hub) turn(now time.Time) (next time.Time) {
+	switch {
+	case !h.buildAt.IsZero() && !h.buildAt.After(now):
+		h.build()
+	case !h.classesAt.IsZero() && !h.classesAt.After(now):
+		h.apply(h.world.Snapshot)
+	}
+	if !h.expiresAt.IsZero() && !h.expiresAt.After(now) {
+		h.expel(h.snapshot.Load())
+	}
+	next = earlier(h.buildAt, h.classesAt)
+	next = earlier(next, h.expiresAt)
+	next = earlier(next, h.ledger.overdue(now))
+	next = earlier(next, h.ledger.settle(now))
+	for node, last := range h.refused {
+		if gone := last.Add(refusedTime); gone.After(now) {
+			next = earlier(next, gone)
+		} else {
+			delete(h.refused, node)
+			h.problems.Set("node " + node)
+		}
+	}
+	if at := h.shownAt.Add(shownTime); at.After(now) {
+		return earlier(next, at)
+	}
+	h.show(now)
+	return next
+}
+
+// show publishes what the pages show.
+func (h *hub) show(now time.Time) {
+	h.shownAt = now
+	h.published.Store(&status.State{
+		Snapshot: h.snapshot.Load(), Mesh: h.mesh,
+		Findings: h.problems.List(now), Edits: slices.Clone(h.ledger.edits),
+	})
+}

@@ -1,0 +1,289 @@
+package discovery
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+
+	"github.com/meshpilot/pilot/pkg/discovery/ads"
+	"github.com/meshpilot/pilot/pkg/discovery/status"
+	"github.com/meshpilot/pilot/pkg/meshconfig"
+)
+
+// stopTime is how long open requests may take when the server stops.
+const stopTime = 5 * time.Second
+
+// Options say what a control plane serves, and where. An empty address is no
+// port; port 0 is any free one.
+type Options struct {
+	Source meshconfig.Source
+	Domain string // DNS suffix of services; empty is cluster.local
+
+	PlaintextAddress string // xDS without TLS, usually 127.0.0.1:15010
+	// PlaintextRemote allows a PlaintextAddress that other machines reach:
+	// whoever does may then read every workload's configuration.
+	PlaintextRemote bool
+	TLSAddress      string      // xDS over TLS, usually :15012
+	TLS             *tls.Config // must verify client certificates
+	MetricsAddress  string      // /metrics, usually :15014
+	HTTPAddress     string      // /readyz and /debug/, usually :8080
+	DebugRemote     bool        // /debug/ answers other machines too
+
+	Log *slog.Logger // nil is slog.Default
+}
+
+// Addresses are where a Server listens; empty is no port.
+type Addresses struct{ Plaintext, TLS, Metrics, HTTP string }
+
+// Server is a control plane whose ports are open.
+type Server struct {
+	options   Options
+	hub       *hub
+	metrics   *status.Metrics
+	listeners []net.Listener
+	addresses Addresses
+	serve     []func() error                // run until their stop
+	stop      []func(context.Context) error // in order
+}
+
+// Run serves until ctx ends or something fails.
+func Run(ctx context.Context, o Options) error {
+	s, err := Listen(o)
+	if err != nil {
+		return err
+	}
+	return s.Run(ctx)
+}
+
+// Listen opens all ports. An error names the port, and the flag of pilot
+// serve that chooses another.
+func Listen(o Options) (*Server, error) {
+	o.Log = cmp.Or(o.Log, slog.Default())
+	o.Domain = cmp.Or(o.Domain, "cluster.local")
+	if err := check(o); err != nil {
+		return nil, err
+	}
+	m := status.NewMetrics()
+	s := &Server{options: o, metrics: m, hub: newHub(o.Domain, o.Log, m)}
+	for _, port := range []struct {
+		address, flag string
+		bound         *string
+		serve         func(net.Listener)
+	}{
+		{o.PlaintextAddress, "--plaintext-address", &s.addresses.Plaintext, func(l net.Listener) { s.addGRPC(l) }},
+		{o.TLSAddress, "--tls-address", &s.addresses.TLS, func(l net.Listener) { s.addGRPC(l, grpc.Creds(credentials.NewTLS(o.TLS))) }},
+		{o.MetricsAddress, "--metrics-address", &s.addresses.Metrics, func(l net.Listener) { s.addHTTP(l, m.Handler()) }},
+		{o.HTTPAddress, "--http-address", &s.addresses.HTTP, func(l net.Listener) { s.addHTTP(l, s.pages().Handler()) }},
+	} {
+		if port.address == "" {
+			continue
+		}
+		l, err := listen(port.address, port.flag)
+		if err != nil {
+			s.closePorts()
+			return nil, err
+		}
+		s.listeners = append(s.listeners, l)
+		*port.bound = l.Addr().String()
+		port.serve(l)
+	}
+	return s, nil
+}
+
+func check(o Options) error {
+	switch {
+	case o.Source == nil:
+		return errors.New("no source of configuration")
+	case o.TLSAddress != "" && o.TLS == nil:
+		return fmt.Errorf("%s needs a certificate", o.TLSAddress)
+	case o.TLSAddress != "" && o.TLS.ClientAuth != tls.RequireAndVerifyClientCert && o.TLS.ClientAuth != tls.VerifyClientCertIfGiven && o.TLS.GetConfigForClient == nil:
+		return errors.New("the TLS configuration does not verify client certificates")
+	case o.PlaintextAddress != "" && !o.PlaintextRemote && !loopback(o.PlaintextAddress):
+		return fmt.Errorf("%s is reachable from other machines, and plaintext xDS tells them everything; "+
+			"use 127.0.0.1, or allow it with --plaintext-remote", o.PlaintextAddress)
+	}
+	return nil
+}
+
+func loopback(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return true // listen has the better error
+	}
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.IsLoopback()
+}
+
+func listen(address, flag string) (net.Listener, error) {
+	l, err := net.Listen("tcp", address)
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, fmt.Errorf("%s is in use by another program; stop it, or choose another address with %s: %w", address, flag, err)
+	case err != nil:
+		return nil, fmt.Errorf("cannot listen on %s (%s): %w", address, flag, err)
+	}
+	return l, nil
+}
+
+func (s *Server) addGRPC(l net.Listener, more ...grpc.ServerOption) {
+	server := grpc.NewServer(append(ads.ServerOptions(), more...)...)
+	s.hub.store.Register(server)
+	s.serve = append(s.serve, func() error { return server.Serve(l) })
+	s.stop = append(s.stop, func(ctx context.Context) error {
+		done := make(chan struct{})
+		go func() { server.GracefulStop(); close(done) }()
+		select {
+		case <-done:
+		case <-ctx.Done():
+			server.Stop()
+			<-done
+		}
+		return nil
+	})
+}
+
+func (s *Server) addHTTP(l net.Listener, h http.Handler) {
+	server := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}
+	s.serve = append(s.serve, func() error {
+		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			return err
+		}
+		return nil
+	})
+	s.stop = append(s.stop, func(ctx context.Context) error {
+		if err := server.Shutdown(ctx); err != nil {
+			return errors.Join(err, server.Close())
+		}
+		return nil
+	})
+}
+
+func (s *Server) closePorts() {
+	for _, l := range s.listeners {
+		_ = l.Close() // nothing was accepted on it
+	}
+}
+
+// Addresses are where the server listens.
+func (s *Server) Addresses() Addresses { return s.addresses }
+
+// Edits are the last edits, oldest first, and how far each has come.
+func (s *Server) Edits() []status.Edit { return s.hub.published.Load().Edits }
+
+// Run serves until ctx ends or something fails. A source that refuses its
+// configuration at the start is such a failure.
+func (s *Server) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var wg sync.WaitGroup
+	start := func(what string, work func() error) {
+		wg.Go(func() {
+			if err := work(); err != nil && ctx.Err() == nil {
+				cancel(fmt.Errorf("%s: %w", what, err))
+			}
+		})
+	}
+	for _, serve := range s.serve {
+		start("serve", serve)
+	}
+	s.certificateExpiry()
+	s.options.Log.Info("serving", "plaintext", s.addresses.Plaintext, "tls", s.addresses.TLS,
+		"metrics", s.addresses.Metrics, "http", s.addresses.HTTP)
+	start("hub", func() error { s.hub.run(ctx); return nil })
+	start("configuration", func() error { return s.options.Source.Run(ctx, s.hub.publish) })
+
+	<-ctx.Done()
+	s.options.Log.Info("stopping")
+	s.hub.store.Close() // proxies look for another replica at once
+	deadline, done := context.WithTimeout(context.WithoutCancel(ctx), stopTime)
+	defer done()
+	var stops sync.WaitGroup
+	for _, stop := range s.stop {
+		stops.Go(func() {
+			if err := stop(deadline); err != nil {
+				s.options.Log.Warn("a port did not close in time", "error", err)
+			}
+		})
+	}
+	stops.Wait()
+	wg.Wait()
+	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// certificateExpiry is only known of a certificate that is not replaced.
+func (s *Server) certificateExpiry() {
+	if s.options.TLS == nil || len(s.options.TLS.Certificates) == 0 {
+		return
+	}
+	c := s.options.TLS.Certificates[0]
+	leaf := c.Leaf
+	if leaf == nil && len(c.Certificate) > 0 {
+		leaf, _ = x509.ParseCertificate(c.Certificate[0]) // TLS itself reports a bad one
+	}
+	if leaf != nil {
+		s.metrics.CertificateExpires(leaf.NotAfter)
+	}
+}
+
+// pages shows what the hub published last and what the store knows.
+func (s *Server) pages() status.Pages {
+	return status.Pages{
+		Ready: func() []string {
+			if s.hub.published.Load().Snapshot == nil {
+				return []string{"no complete configuration was read yet"}
+			}
+			return nil
+		},
+		State: func(context.Context) (status.State, error) {
+			state := *s.hub.published.Load()
+			state.Proxies = s.hub.proxies()
+			return state, nil
+		},
+		Config: func(_ context.Context, node string) ([]status.Resources, bool, error) {
+			sent, ok := s.hub.store.Config(node)
+			out := make([]status.Resources, len(sent))
+			for i, r := range sent {
+				out[i] = status.Resources(r)
+			}
+			return out, ok, nil
+		},
+		Remote: s.options.DebugRemote,
+	}
+}
+
+// proxies are the connected proxies as the page shows them.
+func (h *hub) proxies() []status.Proxy {
+	list := h.store.Proxies()
+	out := make([]status.Proxy, len(list))
+	for i, p := range list {
+		identity, _ := h.peers.of(p.Stream)
+		out[i] = status.Proxy{
+			Node: p.Node, Workload: p.Proxy.ID.String(), Identity: identity,
+			Connected: p.Connected, Known: p.Known, Types: map[string]status.Exchange{},
+		}
+		for _, t := range p.Types {
+			out[i].Types[status.TypeName(t.TypeURL)] = status.Exchange{
+				Sent: t.Sent, SentAt: t.SentAt, Acked: t.Acked, AckedAt: t.AckedAt,
+				Withheld: slices.Clone(t.Refused), RefusedAt: t.NackedAt, RefusedFor: t.Nack,
+			}
+		}
+	}
+	return out
+}

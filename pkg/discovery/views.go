@@ -1,0 +1,199 @@
+package discovery
+
+import (
+	"errors"
+	"maps"
+	"runtime"
+	"sync"
+	"sync/atomic"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+
+	"github.com/meshpilot/pilot/pkg/discovery/ads"
+	"github.com/meshpilot/pilot/pkg/discovery/status"
+	"github.com/meshpilot/pilot/pkg/meshconfig"
+	"github.com/meshpilot/pilot/pkg/model"
+	"github.com/meshpilot/pilot/pkg/translate"
+)
+
+// minRemembered is how many halves are remembered at least.
+const minRemembered = 256
+
+// translator turns snapshots into worlds. It keeps by pointer whatever did not
+// change, and remembers halves that were in force lately, so that toggling
+// back, or redrawing classes, costs nothing. The hub owns it.
+type translator struct {
+	metrics   *status.Metrics
+	snapshot  *model.Snapshot
+	shared    *translate.Shared
+	endpoints *translate.Table
+	client    map[model.ClientClass]side
+	server    map[model.ServerClass]side
+	recent    *lru.Cache[remembered, *translate.Half]
+}
+
+// side is the half of a class. A view whose configuration is bad has the half
+// of an earlier view, or none, and says why.
+type side struct {
+	view model.Fingerprint
+	half *translate.Half // nil: there was never a good one
+	bad  error
+}
+
+type remembered struct {
+	server bool
+	view   model.Fingerprint
+}
+
+func newTranslator(m *status.Metrics) *translator {
+	recent, _ := lru.New[remembered, *translate.Half](minRemembered) // fails only for a size below 1
+	return &translator{metrics: m, recent: recent}
+}
+
+// classes are who the connected proxies are.
+type classes struct {
+	client map[model.ClientClass]bool
+	server map[model.ServerClass]bool
+}
+
+// world is the configuration of the given classes. It is the same pointers
+// as before wherever the content is the same.
+func (t *translator) world(s *model.Snapshot, in classes) *ads.World {
+	fresh := s != t.snapshot
+	if fresh {
+		t.snapshot = s
+		t.shared = translate.Share(s, t.shared)
+		t.endpoints = translate.Endpoints(s.Endpoints(), t.endpoints)
+	}
+	t.recent.Resize(max(minRemembered, 2*(len(in.client)+len(in.server))))
+	t.client = sides(in.client, t.client, fresh, func(c model.ClientClass, last side) side {
+		view := s.ClientView(c)
+		return t.refresh(remembered{false, view.Fingerprint}, last, func(prev *translate.Half) *translate.Half {
+			return translate.Outbound(view, t.shared, prev)
+		})
+	})
+	t.server = sides(in.server, t.server, fresh, func(c model.ServerClass, last side) side {
+		view := s.ServerView(c)
+		if view == nil { // no workload has this class, so no proxy asks for it
+			return last
+		}
+		return t.refresh(remembered{true, view.Fingerprint}, last, func(prev *translate.Half) *translate.Half {
+			return translate.Inbound(view, prev)
+		})
+	})
+	w := &ads.World{
+		Snapshot: s, Endpoints: t.endpoints,
+		Client: make(map[model.ClientClass]*translate.Half, len(t.client)),
+		Server: make(map[model.ServerClass]*translate.Half, len(t.server)),
+	}
+	for c, side := range t.client {
+		if side.half != nil {
+			w.Client[c] = side.half
+		}
+	}
+	for c, side := range t.server {
+		if side.half != nil {
+			w.Server[c] = side.half
+		}
+	}
+	t.metrics.Halves.WithLabelValues("client").Set(float64(len(w.Client)))
+	t.metrics.Halves.WithLabelValues("server").Set(float64(len(w.Server)))
+	return w
+}
+
+// sides computes the side of each class on all processors; build is pure. A
+// class that has one is only built again if the snapshot is fresh.
+func sides[C comparable](in map[C]bool, last map[C]side, fresh bool, build func(C, side) side) map[C]side {
+	todo := make([]C, 0, len(in))
+	out := make(map[C]side, len(in))
+	for c := range in {
+		if known, ok := last[c]; ok && !fresh {
+			out[c] = known
+		} else {
+			todo = append(todo, c)
+		}
+	}
+	built := make([]side, len(todo))
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range min(runtime.GOMAXPROCS(0), len(todo)) {
+		wg.Go(func() {
+			for i := next.Add(1) - 1; i < int64(len(todo)); i = next.Add(1) - 1 {
+				built[i] = build(todo[i], last[todo[i]])
+			}
+		})
+	}
+	wg.Wait()
+	for i, c := range todo {
+		out[c] = built[i]
+	}
+	return out
+}
+
+// refresh is the side of a view, translated only if it is neither the last
+// one nor remembered. A half that Envoy would refuse is not taken.
+func (t *translator) refresh(key remembered, last side, build func(prev *translate.Half) *translate.Half) side {
+	if (last.half != nil || last.bad != nil) && last.view == key.view {
+		return last
+	}
+	half, hit := t.recent.Get(key)
+	if hit {
+		t.metrics.Cache.WithLabelValues("hit").Inc()
+		return side{view: key.view, half: half}
+	}
+	t.metrics.Cache.WithLabelValues("miss").Inc()
+	half = build(last.half)
+	if err := translate.Check(half, t.endpoints); err != nil {
+		return side{key.view, last.half, err}
+	}
+	t.recent.Add(key, half)
+	return side{view: key.view, half: half}
+}
+
+// problems are the classes whose configuration is bad.
+func (t *translator) problems() []meshconfig.Problem {
+	var out []meshconfig.Problem
+	add := func(on model.Key, who string, s side) {
+		if s.bad == nil {
+			return
+		}
+		effect := "they keep the last good one"
+		if s.half == nil {
+			effect = "they get none"
+		}
+		out = append(out, meshconfig.Problem{
+			Code: "INTERNAL", Severity: meshconfig.Error, On: on,
+			Message: who + " configuration is not sent, as Envoy would refuse it; " + effect + ": " + firstLine(s.bad),
+		})
+	}
+	for c, side := range t.client {
+		add(model.Key{Kind: "Namespace", Name: c.Namespace}, "its proxies' outbound", side)
+	}
+	for c, side := range t.server {
+		add(model.Key{Kind: "ServiceAccount", Namespace: c.Namespace, Name: c.Identity}, "its proxies' inbound", side)
+	}
+	return out
+}
+
+// firstLine keeps a joined error short: the rest has the same cause as a rule.
+func firstLine(err error) string {
+	var joined interface{ Unwrap() []error }
+	if errors.As(err, &joined) && len(joined.Unwrap()) > 0 {
+		return joined.Unwrap()[0].Error()
+	}
+	return err.Error()
+}
+
+// has says whether both halves of a proxy were computed, well or not.
+func (t *translator) has(c model.ClientClass, s model.ServerClass) bool {
+	_, client := t.client[c]
+	_, server := t.server[s]
+	return client && server
+}
+
+// equal says whether every pointer is the same, so that there is nothing to
+// apply.
+func equal(a, b *ads.World) bool {
+	return b != nil && a.Snapshot == b.Snapshot && a.Endpoints == b.Endpoints &&
+		maps.Equal(a.Client, b.Client) && maps.Equal(a.Server, b.Server)
+}
