@@ -21,7 +21,8 @@ type Change struct {
 	New      string `json:"new,omitempty"`
 }
 
-// String is one line: "~ listeners virtualInbound filter_chains[80|plain]: …".
+// String is one line: "~ clusters outbound|80||a connect_timeout: 10s -> 5s".
+// Long values are cut.
 func (c Change) String() string {
 	where := c.Type + " " + c.Resource
 	if c.Field != "" {
@@ -33,8 +34,16 @@ func (c Change) String() string {
 	case c.New == "":
 		return "- " + where + addition(c.Field, c.Old)
 	default:
-		return "~ " + where + ": " + c.Old + " -> " + c.New
+		return "~ " + where + ": " + short(c.Old) + " -> " + short(c.New)
 	}
+}
+
+func short(value string) string {
+	const most = 100 // runes
+	if r := []rune(value); len(r) > most {
+		return string(r[:most]) + "…"
+	}
+	return value
 }
 
 // addition leaves out the content of whole resources: their names say enough.
@@ -42,7 +51,7 @@ func addition(field, value string) string {
 	if field == "" {
 		return ""
 	}
-	return ": " + value
+	return ": " + short(value)
 }
 
 // Diff compares two rendered configurations. The order is that of Render:
