@@ -54,7 +54,7 @@ race: ## the tests without real Envoys, with the race detector
 fuzz: ## fuzz every fuzz target for FUZZTIME (30s)
 	@grep -rHo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' . | sed 's/func //' | while IFS=: read -r file target; do \
 		printf '\033[1m==> fuzzing %s for $(FUZZTIME)\033[0m\n' "$$target"; \
-		go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$(dirname "$$file")"; done
+		go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x "$$(dirname "$$file")"; done
 
 .PHONY: bench
 bench: ## benchmarks of all packages, then pushes to thousands of proxies
