@@ -1,0 +1,116 @@
+// Package bench measures what an edit costs before anything is sent.
+package bench
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/meshpilot/pilot/internal/meshgen"
+	"github.com/meshpilot/pilot/pkg/meshconfig"
+	"github.com/meshpilot/pilot/pkg/model"
+	"github.com/meshpilot/pilot/pkg/translate"
+)
+
+const namespaces = 50
+
+// sizes are services, each its own workload and so its own server class.
+func sizes(b *testing.B, run func(b *testing.B, services int)) {
+	for _, services := range []int{100, 1000, 5000} {
+		b.Run(fmt.Sprint(services), func(b *testing.B) {
+			b.ReportAllocs()
+			run(b, services)
+		})
+	}
+}
+
+// world is all that a mesh with one proxy per workload holds.
+type world struct {
+	shared    *translate.Shared
+	endpoints *translate.Table
+	clients   map[model.ClientClass]*translate.Half
+	servers   map[model.ServerClass]*translate.Half
+	prints    map[model.ServerClass]model.Fingerprint
+}
+
+// translateAll does what the hub does, on one core: only views that differ
+// from the last are translated, and each half is checked.
+func translateAll(b *testing.B, s *model.Snapshot, prev *world) *world {
+	next := &world{
+		shared: translate.Share(s, prev.shared), endpoints: translate.Endpoints(s.Endpoints(), prev.endpoints),
+		clients: map[model.ClientClass]*translate.Half{}, servers: map[model.ServerClass]*translate.Half{},
+		prints: map[model.ServerClass]model.Fingerprint{},
+	}
+	check := func(h *translate.Half) {
+		if err := translate.Check(h, next.endpoints); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for _, w := range s.Workloads() {
+		proxy, _ := s.ProxyOf(w.ID)
+		client, server, _ := s.ClassOf(proxy)
+		if next.clients[client] == nil {
+			next.clients[client] = translate.Outbound(s.ClientView(client), next.shared, prev.clients[client])
+			check(next.clients[client])
+		}
+		if next.servers[server] == nil {
+			view := s.ServerView(server)
+			next.prints[server] = view.Fingerprint
+			next.servers[server] = prev.servers[server]
+			if prev.prints[server] != view.Fingerprint {
+				next.servers[server] = translate.Inbound(view, prev.servers[server])
+				check(next.servers[server])
+			}
+		}
+	}
+	return next
+}
+
+func BenchmarkCompile(b *testing.B) {
+	sizes(b, func(b *testing.B, services int) {
+		bundle := meshgen.Bundle(services, namespaces)
+		for b.Loop() {
+			meshconfig.Compile(bundle, "cluster.local")
+		}
+	})
+}
+
+func BenchmarkBuild(b *testing.B) {
+	sizes(b, func(b *testing.B, services int) {
+		in := meshgen.Inputs(services, namespaces)
+		for b.Loop() {
+			model.Build(in)
+		}
+	})
+}
+
+func BenchmarkTranslateCold(b *testing.B) {
+	sizes(b, func(b *testing.B, services int) {
+		s := model.Build(meshgen.Inputs(services, namespaces))
+		for b.Loop() {
+			translateAll(b, s, &world{})
+		}
+	})
+}
+
+// BenchmarkTranslatePolicyEdit is one namespace of 50 going to STRICT and back.
+func BenchmarkTranslatePolicyEdit(b *testing.B) {
+	benchmarkEdit(b, meshgen.NamespacePolicy(model.Strict))
+}
+
+// BenchmarkTranslateMeshEdit is authPolicy, there and back.
+func BenchmarkTranslateMeshEdit(b *testing.B) {
+	benchmarkEdit(b, meshgen.MutualTLS())
+}
+
+func benchmarkEdit(b *testing.B, edit meshgen.Option) {
+	sizes(b, func(b *testing.B, services int) {
+		states := []*model.Snapshot{
+			model.Build(meshgen.Inputs(services, namespaces)),
+			model.Build(meshgen.Inputs(services, namespaces, edit)),
+		}
+		w := translateAll(b, states[0], &world{})
+		for i := 1; b.Loop(); i++ {
+			w = translateAll(b, states[i%2], w)
+		}
+	})
+}
