@@ -1,0 +1,65 @@
+package main
+
+import (
+	"io"
+	"log/slog"
+
+	"github.com/meshpilot/pilot/pkg/discovery"
+	"github.com/meshpilot/pilot/pkg/meshconfig/file"
+	"github.com/spf13/cobra"
+)
+
+func serveCmd() *cobra.Command {
+	var from directoryFlags
+	var state stateFlags
+	var o discovery.Options
+	cmd := &cobra.Command{
+		Use:   "serve DIR",
+		Short: "Serve a configuration directory to Envoy sidecars",
+		Long: `Runs the control plane. It watches DIR: an edit is validated as a whole and reaches
+the sidecars that it concerns within the mesh's discoveryRefreshDelay. An invalid
+edit keeps the last accepted version of that object in force, and says so; at the
+start pilot refuses a directory with errors and lists them all.
+
+Sidecars connect with plaintext on 15010 (this machine only, unless told
+otherwise) or with mutual TLS on 15012, with certificates of the CA that is kept
+in the state directory. "pilot bootstrap" makes what an Envoy needs for either.
+An address that is set to "" is no port.
+
+Exit codes: 0 stopped by Ctrl-C or SIGTERM, 2 could not start or failed.`,
+		Example: `  pilot serve config/
+  curl -s localhost:8080/debug/problems
+
+  # Another control plane on the same machine
+  pilot serve config/ --plaintext-address 127.0.0.1:16010 --tls-address "" \
+      --metrics-address "" --http-address 127.0.0.1:18080`,
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: from.completeDirectory(false),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o.Log = newLog(cmd.ErrOrStderr())
+			o.Domain = from.domain
+			o.Source = &file.Source{Dir: args[0], Log: o.Log}
+			if o.TLSAddress != "" {
+				d, err := from.readValid(args[0], cmd.ErrOrStderr())
+				if err != nil {
+					return err
+				}
+				if o.TLS, err = state.serverTLS(d.snapshot.Mesh().TrustDomain); err != nil {
+					return err
+				}
+			}
+			return discovery.Run(cmd.Context(), o)
+		},
+	}
+	from.register(cmd)
+	state.register(cmd)
+	cmd.Flags().StringVar(&o.PlaintextAddress, "plaintext-address", "127.0.0.1:15010", "xDS in plaintext")
+	cmd.Flags().BoolVar(&o.PlaintextRemote, "plaintext-remote", false, "allow a --plaintext-address that other machines reach")
+	cmd.Flags().StringVar(&o.TLSAddress, "tls-address", ":15012", "xDS with mutual TLS")
+	cmd.Flags().StringVar(&o.MetricsAddress, "metrics-address", ":15014", "/metrics")
+	cmd.Flags().StringVar(&o.HTTPAddress, "http-address", ":8080", "/readyz and /debug/")
+	cmd.Flags().BoolVar(&o.DebugRemote, "debug-remote", false, "let other machines see /debug/")
+	return cmd
+}
+
+func newLog(w io.Writer) *slog.Logger { return slog.New(slog.NewTextHandler(w, nil)) }
