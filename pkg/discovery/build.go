@@ -75,10 +75,10 @@ func (h *hub) apply(s *model.Snapshot) {
 	h.timed("translate", func() { w = h.translator.world(s, in) })
 	h.problems.Set("translate", h.translator.problems()...)
 	h.ledger.applied(time.Now())
-	if equal(w, h.world) {
+	if equal(w, h.world.Load()) {
 		return
 	}
-	h.world = w
+	h.world.Store(w)
 	h.timed("apply", func() { h.store.Apply(w) })
 }
 

@@ -70,10 +70,10 @@ func (h *hub) hear(e ads.Event) {
 
 // join gives a new proxy's classes a date, if there is no world for them yet.
 func (h *hub) join(stream uint64, c *connection, now time.Time) {
-	if h.world == nil {
+	s := h.snapshot.Load()
+	if s == nil {
 		return
 	}
-	s := h.world.Snapshot
 	client, server, known := s.ClassOf(c.proxy)
 	h.ledger.known(stream, c, known, now)
 	if !known {
@@ -99,12 +99,13 @@ func (h *hub) seen(s *model.Snapshot, p model.Proxy) bool {
 
 // behind are the objects that the refused resources were made from.
 func (h *hub) behind(e ads.Event) []model.Key {
-	if h.world == nil {
+	w := h.world.Load()
+	if w == nil {
 		return nil
 	}
-	client, server, _ := h.world.Snapshot.ClassOf(e.Proxy)
+	client, server, _ := w.Snapshot.ClassOf(e.Proxy)
 	var out []model.Key
-	for _, half := range []*translate.Half{h.world.Client[client], h.world.Server[server]} {
+	for _, half := range []*translate.Half{w.Client[client], w.Server[server]} {
 		if half == nil {
 			continue
 		}
@@ -117,7 +118,7 @@ func (h *hub) behind(e ads.Event) []model.Key {
 		case translate.RouteType:
 			table = half.Routes
 		case translate.EndpointType:
-			table = h.world.Endpoints
+			table = w.Endpoints
 		default:
 			continue
 		}

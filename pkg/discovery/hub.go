@@ -31,8 +31,9 @@ type hub struct {
 	peers   peers
 	mailbox chan delivery // holds one; the latest wins
 	events  mailbag
-	// What streams and pages read.
+	// What others read, and run alone writes.
 	snapshot  atomic.Pointer[model.Snapshot]
+	world     atomic.Pointer[ads.World] // nil before the first
 	published atomic.Pointer[status.State]
 
 	// ---
@@ -45,13 +46,12 @@ type hub struct {
 	inputs    model.Inputs
 	mesh      status.Mesh
 	evidence  map[model.WorkloadID]bool // workloads whose sidecar was seen
-	world     *ads.World
-	refused   map[string]time.Time // nodes with bad paths: the last attempt
-	firstEdit time.Time            // of the changes that wait; zero if none does
-	buildAt   time.Time            // when they wait no longer; zero is never
-	classesAt time.Time            // when connected proxies get their classes
-	expiresAt time.Time            // when the first certificate of a stream expires
-	shownAt   time.Time            // when the state was published last
+	refused   map[string]time.Time      // nodes with bad paths: the last attempt
+	firstEdit time.Time                 // of the changes that wait; zero if none does
+	buildAt   time.Time                 // when they wait no longer; zero is never
+	classesAt time.Time                 // when connected proxies get their classes
+	expiresAt time.Time                 // when the first certificate of a stream expires
+	shownAt   time.Time                 // when the state was published last
 }
 
 // delivery is a complete configuration as a source published it.
@@ -147,7 +147,7 @@ func (h *hub) turn(now time.Time) (next time.Time) {
 	case !h.buildAt.IsZero() && !h.buildAt.After(now):
 		h.build()
 	case !h.classesAt.IsZero() && !h.classesAt.After(now):
-		h.apply(h.world.Snapshot)
+		h.apply(h.snapshot.Load())
 	}
 	if !h.expiresAt.IsZero() && !h.expiresAt.After(now) {
 		h.expel(h.snapshot.Load())
