@@ -39,7 +39,7 @@ func Decode(r io.Reader, file string) (Bundle, []Problem) {
 		d.tear(fault.Line, "", fault.Text)
 	} else if len(docs) == 0 && d.isMeshFile() {
 		// All settings commented out: the defaults, and not an absent file.
-		d.mesh(&yaml.Node{Kind: yaml.MappingNode, Tag: "!!map", Line: 1}, meshFileKey())
+		d.mesh(&yaml.Node{Kind: yaml.MappingNode, Tag: "!!map", Line: 1}, meshFileKey(), 1)
 	}
 	return d.out, d.problems
 }
@@ -78,7 +78,7 @@ func (d *decoder) document(n *yaml.Node) {
 	version, kind := strict.Get(n, "apiVersion"), strict.Get(n, "kind")
 	switch {
 	case version == nil && kind == nil && d.isMeshFile():
-		d.mesh(n, meshFileKey())
+		d.mesh(n, meshFileKey(), n.Line)
 	case version == nil && kind == nil:
 		d.tear(n.Line, "", "apiVersion and kind must be set (mesh settings, which have none, live in "+meshFile+")")
 	case version == nil:

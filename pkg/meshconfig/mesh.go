@@ -1,6 +1,8 @@
 package meshconfig
 
 import (
+	"encoding/json"
+	"errors"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -38,24 +40,25 @@ type Rollout struct {
 func DefaultMesh() *MeshConfig {
 	return &MeshConfig{
 		Mesh: model.Mesh{
-			AutoMTLS:          true,
-			Excluded:          []string{"kubernetes.default.svc.cluster.local"},
-			ConnectTimeout:    10 * time.Second,
-			ListenPort:        15001,
-			InboundListenPort: 15006,
-			RootNamespace:     "istio-system",
-			TrustDomain:       "cluster.local",
-			Domain:            "cluster.local",
-			AccessLogFile:     "/dev/stdout",
-			RefreshDelay:      time.Second,
-			Capture:           model.CaptureRedirect,
-			DiscoveryAddress:  "istio-pilot.istio-system.svc:15012",
-			DrainDuration:     45 * time.Second,
-			ParentShutdown:    60 * time.Second,
-			AdminPort:         15000,
-			ServiceCluster:    "istio-proxy",
-			ConfigPath:        "/etc/istio/proxy",
-			BinaryPath:        "/usr/local/bin/envoy",
+			AutoMTLS:           true,
+			Excluded:           []string{"kubernetes.default.svc.cluster.local"},
+			ConnectTimeout:     10 * time.Second,
+			ListenPort:         15001,
+			InboundListenPort:  15006,
+			RootNamespace:      "istio-system",
+			TrustDomain:        "cluster.local",
+			TrustDomainAliases: []string{},
+			Domain:             "cluster.local",
+			AccessLogFile:      "/dev/stdout",
+			RefreshDelay:       time.Second,
+			Capture:            model.CaptureRedirect,
+			DiscoveryAddress:   "istio-pilot.istio-system.svc:15012",
+			DrainDuration:      45 * time.Second,
+			ParentShutdown:     60 * time.Second,
+			AdminPort:          15000,
+			ServiceCluster:     "istio-proxy",
+			ConfigPath:         "/etc/istio/proxy",
+			BinaryPath:         "/usr/local/bin/envoy",
 		},
 		Rollout:               Rollout{QuietPeriod: 10 * time.Second, Deadline: 10 * time.Minute, OnDeadline: "HOLD"},
 		IngressClass:          "istio",
@@ -70,7 +73,7 @@ type meshDocument struct {
 	MTLSExcludedServices  []string        `json:"mtlsExcludedServices"`
 	PlaintextRefusal      string          `json:"plaintextRefusal"`
 	MTLSRollout           rolloutDocument `json:"mtlsRollout"`
-	ConnectTimeout        string          `json:"connectTimeout"`
+	ConnectTimeout        durationText    `json:"connectTimeout"`
 	ProxyListenPort       int64           `json:"proxyListenPort"`
 	ProxyInboundPort      int64           `json:"proxyInboundListenPort"`
 	ProxyHTTPPort         int64           `json:"proxyHttpPort"`
@@ -85,11 +88,24 @@ type meshDocument struct {
 	DefaultConfig         proxyDocument   `json:"defaultConfig"`
 }
 
+// durationText is a duration as users write it, 1m30s.
+type durationText string
+
+// UnmarshalJSON says what to write instead of a bare number.
+func (d *durationText) UnmarshalJSON(data []byte) error {
+	var s string
+	if err := json.Unmarshal(data, &s); err != nil {
+		return errors.New(writeDuration)
+	}
+	*d = durationText(s)
+	return nil
+}
+
 type rolloutDocument struct {
-	Mode        string `json:"mode"`
-	QuietPeriod string `json:"quietPeriod"`
-	Deadline    string `json:"deadline"`
-	OnDeadline  string `json:"onDeadline"`
+	Mode        string       `json:"mode"`
+	QuietPeriod durationText `json:"quietPeriod"`
+	Deadline    durationText `json:"deadline"`
+	OnDeadline  string       `json:"onDeadline"`
 }
 
 type outboundTraffic struct {
@@ -97,16 +113,16 @@ type outboundTraffic struct {
 }
 
 type proxyDocument struct {
-	DiscoveryRefreshDelay  string `json:"discoveryRefreshDelay"`
-	InterceptionMode       string `json:"interceptionMode"`
-	DiscoveryAddress       string `json:"discoveryAddress"`
-	DrainDuration          string `json:"drainDuration"`
-	ParentShutdownDuration string `json:"parentShutdownDuration"`
-	ProxyAdminPort         int64  `json:"proxyAdminPort"`
-	Concurrency            int64  `json:"concurrency"`
-	ServiceCluster         string `json:"serviceCluster"`
-	ConfigPath             string `json:"configPath"`
-	BinaryPath             string `json:"binaryPath"`
+	DiscoveryRefreshDelay  durationText `json:"discoveryRefreshDelay"`
+	InterceptionMode       string       `json:"interceptionMode"`
+	DiscoveryAddress       string       `json:"discoveryAddress"`
+	DrainDuration          durationText `json:"drainDuration"`
+	ParentShutdownDuration durationText `json:"parentShutdownDuration"`
+	ProxyAdminPort         int64        `json:"proxyAdminPort"`
+	Concurrency            int64        `json:"concurrency"`
+	ServiceCluster         string       `json:"serviceCluster"`
+	ConfigPath             string       `json:"configPath"`
+	BinaryPath             string       `json:"binaryPath"`
 }
 
 // Effective is the whole document with defaults filled in, under the names
@@ -127,11 +143,11 @@ func (m *MeshConfig) document() meshDocument {
 		PlaintextRefusal:     choose(m.RefusalReset, "RESET", "EXPLAIN"),
 		MTLSRollout: rolloutDocument{
 			Mode:        choose(m.Rollout.Immediate, "IMMEDIATE", "GATED"),
-			QuietPeriod: m.Rollout.QuietPeriod.String(),
-			Deadline:    m.Rollout.Deadline.String(),
+			QuietPeriod: durationText(m.Rollout.QuietPeriod.String()),
+			Deadline:    durationText(m.Rollout.Deadline.String()),
 			OnDeadline:  m.Rollout.OnDeadline,
 		},
-		ConnectTimeout:        m.ConnectTimeout.String(),
+		ConnectTimeout:        durationText(m.ConnectTimeout.String()),
 		ProxyListenPort:       int64(m.ListenPort),
 		ProxyInboundPort:      int64(m.InboundListenPort),
 		ProxyHTTPPort:         int64(m.HTTPPort),
@@ -144,11 +160,11 @@ func (m *MeshConfig) document() meshDocument {
 		IngressControllerMode: m.IngressControllerMode,
 		IngressService:        m.IngressService,
 		DefaultConfig: proxyDocument{
-			DiscoveryRefreshDelay:  m.RefreshDelay.String(),
+			DiscoveryRefreshDelay:  durationText(m.RefreshDelay.String()),
 			InterceptionMode:       m.Capture.String(),
 			DiscoveryAddress:       m.DiscoveryAddress,
-			DrainDuration:          m.DrainDuration.String(),
-			ParentShutdownDuration: m.ParentShutdown.String(),
+			DrainDuration:          durationText(m.DrainDuration.String()),
+			ParentShutdownDuration: durationText(m.ParentShutdown.String()),
 			ProxyAdminPort:         int64(m.AdminPort),
 			Concurrency:            int64(m.Concurrency),
 			ServiceCluster:         m.ServiceCluster,
@@ -193,12 +209,16 @@ func (d *decoder) configMap(n *yaml.Node) {
 	if doc == nil {
 		doc = &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map", Line: text.Line}
 	}
-	d.mesh(doc, key)
+	d.mesh(doc, key, n.Line)
 }
 
-// mesh decodes the settings over the built-in defaults.
-func (d *decoder) mesh(n *yaml.Node, key model.Key) {
+// mesh decodes the settings over the built-in defaults. The object that holds
+// them starts at line.
+func (d *decoder) mesh(n *yaml.Node, key model.Key, line int) {
 	doc := DefaultMesh().document()
+	if mode := strict.Get(n, "ingressControllerMode"); mode != nil && mode.Value == "OFF" {
+		mode.Style = yaml.DoubleQuotedStyle // in YAML it is a boolean otherwise
+	}
 	d.strict.Unused = unusedMeshField
 	c := &check{faults: d.strict.Decode(n, &doc)}
 	d.strict.Unused = nil
@@ -209,11 +229,11 @@ func (d *decoder) mesh(n *yaml.Node, key model.Key) {
 		return
 	}
 	if d.out.Mesh != nil && d.out.Mesh.Key != key {
-		at := Position{File: d.file, Line: n.Line}
+		at := Position{File: d.file, Line: line}
 		d.problems = append(d.problems, secondMesh(m, d.out.Mesh, at, d.out.Positions[d.out.Mesh.Key]))
 		return
 	}
-	if d.claim(key, n.Line) {
+	if d.claim(key, line) {
 		d.out.Mesh = m
 	}
 }

@@ -104,12 +104,14 @@ func (c *check) choice(path, what, value string, allowed ...string) int {
 	return 0
 }
 
+const writeDuration = "write a duration with its unit, like 500ms, 45s or 1m0s"
+
 // duration wants low..high in whole units of precision; 0 is any precision.
-func (c *check) duration(path, text, value string, low, high, precision time.Duration) time.Duration {
-	got, err := time.ParseDuration(value)
+func (c *check) duration(path, text string, value durationText, low, high, precision time.Duration) time.Duration {
+	got, err := time.ParseDuration(string(value))
 	switch {
 	case err != nil:
-		c.errorf(path, "%s %q: write a duration with its unit, like 500ms, 45s or 1m0s", text, value)
+		c.errorf(path, "%s %q: %s", text, value, writeDuration)
 	case got < low && low == time.Millisecond:
 		c.errorf(path, "%s %q: duration must be greater than 1ms", text, value)
 	case got < low || got > high:

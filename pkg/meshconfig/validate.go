@@ -233,7 +233,7 @@ func (c *check) serviceEntry(s *networkingv1.ServiceEntry) {
 		_, err := netip.ParseAddr(a)
 		if _, cidr := netip.ParsePrefix(a); err != nil && cidr != nil {
 			c.errorf(fmt.Sprintf("spec.addresses[%d]", i), "address %q must be an IP address or a CIDR range", a)
-		} else if cidr == nil && s.Resolution == networkingv1.ServiceEntry_DNS {
+		} else if cidr == nil && s.Resolution != networkingv1.ServiceEntry_NONE && s.Resolution != networkingv1.ServiceEntry_STATIC {
 			c.errorf(fmt.Sprintf("spec.addresses[%d]", i), "CIDR range %q needs resolution NONE or STATIC", a)
 		}
 	}
@@ -266,15 +266,17 @@ func (c *check) resolution(s *networkingv1.ServiceEntry) {
 		if len(s.Endpoints) > 0 {
 			c.errorf("spec.endpoints", "endpoints need resolution STATIC or DNS")
 		}
-	case networkingv1.ServiceEntry_DNS:
+	case networkingv1.ServiceEntry_DNS, networkingv1.ServiceEntry_DNS_ROUND_ROBIN:
 		for i, h := range s.Hosts {
 			if len(s.Endpoints) == 0 && s.WorkloadSelector == nil && strings.HasPrefix(h, "*.") {
 				c.errorf(fmt.Sprintf("spec.hosts[%d]", i), "host %q cannot be resolved by DNS; set endpoints", h)
 			}
 		}
-	case networkingv1.ServiceEntry_DNS_ROUND_ROBIN, networkingv1.ServiceEntry_DYNAMIC_DNS:
-		c.findings = append(c.findings, finding{codeUnsupported, Error, "spec.resolution",
-			"resolution " + s.Resolution.String() + " is not supported; write NONE, STATIC or DNS"})
+	case networkingv1.ServiceEntry_DYNAMIC_DNS:
+		c.unsupported("spec.resolution", "resolution DYNAMIC_DNS is not supported; write NONE, STATIC or DNS")
+	}
+	if s.Resolution == networkingv1.ServiceEntry_DNS_ROUND_ROBIN {
+		c.findings = append(c.findings, finding{codeUnusedField, Info, "spec.resolution", "DNS_ROUND_ROBIN is treated as DNS"})
 	}
 }
 
