@@ -181,7 +181,8 @@ func meshFileKey() model.Key { return model.Key{Kind: "MeshConfig", Name: meshFi
 func (d *decoder) configMap(n *yaml.Node) {
 	if meta := strict.Get(n, "metadata"); meta != nil {
 		if name := strict.Get(meta, "name"); name != nil && name.Value != "" && name.Value != "istio" {
-			d.unknownKind(n, "v1", "ConfigMap")
+			on := model.Key{Kind: "ConfigMap", Name: name.Value}
+			d.report(finding{codeUnknownKind, Info, "", `only the ConfigMap "istio" is read, this one is skipped`}, on, n.Line)
 			return
 		}
 	}
