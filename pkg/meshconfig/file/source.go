@@ -62,14 +62,14 @@ func (s *Source) Run(ctx context.Context, publish func(meshconfig.Bundle, []mesh
 		events, failures = watcher.Events, watcher.Errors
 		err = watcher.Add(s.Dir) // before the first reading: nothing is missed
 	}
-	if err != nil {
-		relist = min(relist, time.Second)
-		log.Warn("cannot watch the directory, it is read again and again instead", "dir", s.Dir, "every", relist, "error", err)
-	}
 
 	d := newDirectory(s.Dir)
 	if _, _, err := d.look(time.Now()); err != nil {
 		return err
+	}
+	if err != nil {
+		relist = min(relist, time.Second)
+		log.Warn("cannot watch the directory, it is read again and again instead", "dir", s.Dir, "every", relist, "error", err)
 	}
 	bundle, problems := d.accept()
 	if err := refusal(s.Dir, problems); err != nil {
