@@ -375,3 +375,39 @@ func TestUnreadableFile(t *testing.T) {
 		t.Fatalf("got %+v", got)
 	}
 }
+
+// BenchmarkReload is one edit in a directory of 10,000 services: in one file,
+// and in as many files.
+func BenchmarkReload(b *testing.B) {
+	for _, files := range []int{1, 10_000} {
+		b.Run(fmt.Sprintf("files=%d", files), func(b *testing.B) {
+			dir := b.TempDir()
+			texts := make([]strings.Builder, files)
+			for i := range 10_000 {
+				texts[i%files].WriteString(service(fmt.Sprintf("svc-%d", i), 80))
+			}
+			put := func(name, text string) {
+				if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+					b.Fatal(err)
+				}
+			}
+			for i := range texts {
+				put(fmt.Sprintf("%d.yaml", i), texts[i].String())
+			}
+			d := newDirectory(dir)
+			look := func() {
+				if changed, _, err := d.look(time.Time{}); err != nil || !changed {
+					b.Fatal(changed, err)
+				}
+				if got, _ := d.accept(); len(got.Services) != 10_000 {
+					b.Fatalf("got %d services", len(got.Services))
+				}
+			}
+			look()
+			for i := 0; b.Loop(); i++ {
+				put("0.yaml", texts[0].String()+fmt.Sprintf("# %d\n", i))
+				look()
+			}
+		})
+	}
+}
