@@ -47,33 +47,37 @@ func (c *compiler) settleClashes() {
 
 // settleAddresses drops the VIPs that an older service has on a port of s.
 func (c *compiler) settleAddresses(s *model.Service, owners map[netip.AddrPort]*model.Service) {
-	for _, vip := range s.VIPs {
-		ip, err := netip.ParseAddr(vip)
-		if err != nil {
+	for i := 0; i < len(s.VIPs); {
+		if c.claimAddress(s, s.VIPs[i], owners) {
+			i++
 			continue
 		}
-		taken := false
-		for i := range s.Ports {
-			at := netip.AddrPortFrom(ip.Unmap(), s.Ports[i].Number)
-			if other := owners[at]; other != nil && !taken {
-				taken = true
-				c.warn(codeVIPClash, s.Key, "", "address %s belongs to %s (%s), which is %s; %s is reached by its name only: give it another address",
-					at, other.Key, other.Host, seniority(other, s), s.Host)
-			}
-		}
-		if taken {
-			s.VIPs = without(s.VIPs, vip)
-			continue
-		}
-		for i := range s.Ports {
-			owners[netip.AddrPortFrom(ip.Unmap(), s.Ports[i].Number)] = s
-		}
+		s.VIPs = slices.Delete(slices.Clone(s.VIPs), i, i+1) // the list may be the object's own
 	}
 }
 
-// without copies: the list may be the object's own.
-func without(list []string, drop string) []string {
-	return slices.DeleteFunc(slices.Clone(list), func(s string) bool { return s == drop })
+// claimAddress says whether s may have the address, and reports who has it.
+func (c *compiler) claimAddress(s *model.Service, vip string, owners map[netip.AddrPort]*model.Service) bool {
+	ip, err := netip.ParseAddr(vip)
+	if err != nil {
+		return false
+	}
+	for i := range s.Ports {
+		at := netip.AddrPortFrom(ip.Unmap(), s.Ports[i].Number)
+		other := owners[at]
+		if other == nil {
+			continue
+		}
+		if other != s { // else the same address in another spelling
+			c.warn(codeVIPClash, s.Key, "", "address %s belongs to %s (%s), which is %s, and does not lead to %s: give it another address",
+				at, other.Key, other.Host, seniority(other, s), s.Host)
+		}
+		return false
+	}
+	for i := range s.Ports {
+		owners[netip.AddrPortFrom(ip.Unmap(), s.Ports[i].Number)] = s
+	}
+	return true
 }
 
 func seniority(winner, loser *model.Service) string {

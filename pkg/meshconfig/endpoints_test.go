@@ -128,7 +128,7 @@ func TestServiceEntry(t *testing.T) {
 	second := want
 	second.Host, second.Name, second.VIPs = "billing.example.com", "", []string{}
 	equal(t, in.Services, []model.Service{want, second})
-	equal(t, texts(problems), `warning VIP_CLASH ServiceEntry shop/se [] address 240.1.1.1:80 belongs to ServiceEntry shop/se (billing), which is first by name; billing.example.com is reached by its name only: give it another address
+	equal(t, texts(problems), `warning VIP_CLASH ServiceEntry shop/se [] address 240.1.1.1:80 belongs to ServiceEntry shop/se (billing), which is first by name, and does not lead to billing.example.com: give it another address
 info UNUSED_FIELD ServiceEntry shop/se [spec.addresses[1]] "10.0.0.0/8" is no single IP address, so calls to it are not recognised; calls by host name are
 info UNUSED_FIELD ServiceEntry shop/se [spec.addresses[2]] "0.0.0.0" is no single IP address, so calls to it are not recognised; calls by host name are
 info UNUSED_FIELD ServiceEntry shop/se [spec.endpoints[2].labels] label security.istio.io/tlsMode has no effect on an inline endpoint: write a WorkloadEntry and select it with workloadSelector`)

@@ -98,11 +98,13 @@ func TestVIPClash(t *testing.T) {
 ---
 {apiVersion: v1, kind: Service, metadata: {name: b-old, namespace: shop, creationTimestamp: "2024-01-01T00:00:00Z"}, spec: {clusterIP: 10.96.0.1, ports: [{name: http, port: 80}, {name: b, port: 81}]}}
 ---
-{apiVersion: v1, kind: Service, metadata: {name: c-other-port, namespace: shop, creationTimestamp: "2024-01-02T00:00:00Z"}, spec: {clusterIP: 10.96.0.1, ports: [{name: tcp, port: 90}]}}`)
+{apiVersion: v1, kind: Service, metadata: {name: c-other-port, namespace: shop, creationTimestamp: "2024-01-02T00:00:00Z"}, spec: {clusterIP: 10.96.0.1, ports: [{name: tcp, port: 90}]}}
+---
+{apiVersion: v1, kind: Service, metadata: {name: d-twice, namespace: shop}, spec: {clusterIPs: ["fd00::1", "fd00:0::1", "fd00::1"], ports: [{port: 80}]}}`)
 	var got [][]string
 	for _, s := range in.Services {
 		got = append(got, s.VIPs)
 	}
-	equal(t, got, [][]string{{"10.96.0.2"}, {"10.96.0.1"}, {"10.96.0.1"}})
-	equal(t, texts(problems), `warning VIP_CLASH Service shop/a-young [] address 10.96.0.1:80 belongs to Service shop/b-old (b-old.shop.svc.cluster.local), which is older; a-young.shop.svc.cluster.local is reached by its name only: give it another address`)
+	equal(t, got, [][]string{{"10.96.0.2"}, {"10.96.0.1"}, {"10.96.0.1"}, {"fd00::1"}})
+	equal(t, texts(problems), `warning VIP_CLASH Service shop/a-young [] address 10.96.0.1:80 belongs to Service shop/b-old (b-old.shop.svc.cluster.local), which is older, and does not lead to a-young.shop.svc.cluster.local: give it another address`)
 }
