@@ -47,6 +47,7 @@ func house() []room {
 		{"pkg/lab", "*", "k8s.io/client-go cmd"},
 		{"cmd", "*", "test"},
 		{"test", "*", ""},
+		{"internal/fakeenvoy", "pkg/translate google.golang.org/grpc google.golang.org/genproto/googleapis/rpc" + envoyAPI, "k8s.io pkg/discovery"},
 		{"internal/meshgen", "pkg/model pkg/meshconfig" + kubeAPI, "k8s.io/client-go github.com/envoyproxy pkg/translate pkg/discovery"},
 		{"tools", "*", ""},
 	}

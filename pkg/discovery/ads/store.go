@@ -1,16 +1,22 @@
-// Package ads sends worlds to proxies: it holds one record per stream of the
-// aggregated discovery service and answers each with what differs from what
-// its proxy holds.
+// Package ads sends worlds to proxies over aggregated discovery, delta and
+// state of the world, and says what proxies answer. Each stream is sent the
+// difference between what its proxy holds and what it should have; streams
+// in the same state share the bytes. An own implementation because the
+// general one marshals per stream: see docs/delivery.md for the rules.
 package ads
 
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
+	"github.com/meshpilot/pilot/pkg/discovery/ads/wire"
 	"github.com/meshpilot/pilot/pkg/model"
 	"github.com/meshpilot/pilot/pkg/translate"
 )
@@ -33,11 +39,6 @@ type Identify func(ctx context.Context, node *corev3.Node) (model.Proxy, error)
 func StreamID(ctx context.Context) uint64 {
 	id, _ := ctx.Value(streamKey{}).(uint64)
 	return id
-}
-
-// withStream marks the context that Identify gets.
-func withStream(ctx context.Context, stream uint64) context.Context {
-	return context.WithValue(ctx, streamKey{}, stream)
 }
 
 type streamKey struct{}
@@ -91,78 +92,122 @@ type Event struct {
 // Store holds one record per stream and answers each with what differs from
 // what its proxy holds. It runs no goroutine while there is nothing to send.
 type Store struct {
-	options StoreOptions
+	options    StoreOptions
+	generation atomic.Pointer[generation]
 
 	mu      sync.Mutex
 	streams map[uint64]*stream
-	nextID  uint64
+	last    uint64 // stream's number
 	closed  bool
+	queue   []*stream // streams that may have something to send
+	workers int
+	tidying bool
 }
 
 // NewStore makes a store without a world: its streams wait for the first Apply.
 func NewStore(o StoreOptions) *Store {
+	if o.InFlight == 0 {
+		o.InFlight = 64
+	}
+	if o.SendTimeout == 0 {
+		o.SendTimeout = 30 * time.Second
+	}
 	return &Store{options: o, streams: map[uint64]*stream{}}
 }
 
-// Apply makes w the world that proxies get. Streams whose tables did not move
-// are sent nothing.
-func (s *Store) Apply(w *World) {}
+// Apply makes w the world that proxies get, and returns before they have it.
+// Streams whose tables did not move are sent nothing. Calls must not overlap.
+func (s *Store) Apply(w *World) {
+	s.generation.Store(newGeneration(w, s.generation.Load()))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, st := range s.streams {
+		s.push(st)
+	}
+}
 
 // Register adds the aggregated discovery service to g, which must have been
 // made with ServerOptions.
-func (s *Store) Register(g *grpc.Server) {}
+func (s *Store) Register(g *grpc.Server) {
+	g.RegisterService(&grpc.ServiceDesc{
+		ServiceName: wire.Service,
+		HandlerType: (*any)(nil),
+		Streams: []grpc.StreamDesc{{
+			StreamName: "StreamAggregatedResources", ServerStreams: true, ClientStreams: true,
+			Handler: func(_ any, g grpc.ServerStream) error { return s.serve(g, false) },
+		}, {
+			StreamName: "DeltaAggregatedResources", ServerStreams: true, ClientStreams: true,
+			Handler: func(_ any, g grpc.ServerStream) error { return s.serve(g, true) },
+		}},
+		Metadata: "envoy/service/discovery/v3/ads.proto",
+	}, s)
+}
 
 // ServerOptions are what a gRPC server that serves a Store must be made with.
-func ServerOptions() []grpc.ServerOption { return nil }
+func ServerOptions() []grpc.ServerOption { return wire.ServerOptions() }
 
-// ProxyState is what a stream was sent and what its proxy said to it.
-type ProxyState struct {
-	Stream    uint64
-	Node      string
-	Proxy     model.Proxy
-	Delta     bool // protocol: delta or state of the world
-	Connected time.Time
-	// Known is false while the proxy waits for its classes to be computed.
-	Known bool
-	// Secrets says whether the proxy truthfully acknowledged default and ROOTCA.
-	Secrets bool
-	Types   []TypeState // in push order, only types that were asked for
+// number is a new stream's number.
+func (s *Store) number() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.last++
+	return s.last
 }
 
-// TypeState is the part of a ProxyState about one type.
-type TypeState struct {
-	TypeURL  string
-	Sent     string // version last sent; empty: nothing
-	Acked    string // version last acknowledged; empty: none
-	InFlight bool   // the last response is not answered yet
-	Nonce    string
-	SentAt   time.Time
-	AckedAt  time.Time
-	Acks     int
-	Nacks    int
-	Nack     string // text of the last refusal
-	NackedAt time.Time
-	Refused  []string // names of resources that are withheld because refused
+// enter takes a stream in.
+func (s *Store) enter(st *stream) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return errStopping()
+	}
+	s.streams[st.id] = st
+	return nil
 }
 
-// Proxies describes all connected streams, sorted by node and stream.
-func (s *Store) Proxies() []ProxyState { return nil }
-
-// SentResources are the resources of one type that a proxy was sent.
-type SentResources struct {
-	TypeURL   string
-	Resources []*translate.Resource
+// leave forgets a stream that ended with err.
+func (s *Store) leave(st *stream, err error) error {
+	s.mu.Lock()
+	delete(s.streams, st.id)
+	s.mu.Unlock()
+	err = st.reason(err)
+	st.mu.Lock()
+	st.emit(Event{Kind: Disconnected, Detail: status.Convert(err).Message()})
+	st.mu.Unlock()
+	st.flush()
+	return err
 }
-
-// Config is what the newest stream of the node holds, by type in push order;
-// false if the node is not connected.
-func (s *Store) Config(node string) ([]SentResources, bool) { return nil, false }
 
 // End ends one stream with err, a gRPC status: its certificate has expired,
 // or its workload has gone. A stream that is not there is no error.
-func (s *Store) End(stream uint64, err error) {}
+func (s *Store) End(stream uint64, err error) {
+	s.mu.Lock()
+	st := s.streams[stream]
+	s.mu.Unlock()
+	if st != nil {
+		st.stop(err)
+	}
+}
 
 // Close ends all streams with Unavailable, and every later one.
-func (s *Store) Close() {}
+func (s *Store) Close() {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	for _, st := range s.all() {
+		st.stop(errStopping())
+	}
+}
 
-type stream struct{}
+func errStopping() error { return status.Error(codes.Unavailable, "the control plane is stopping") }
+
+// all are the streams of this moment.
+func (s *Store) all() []*stream {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	streams := make([]*stream, 0, len(s.streams))
+	for _, st := range s.streams {
+		streams = append(streams, st)
+	}
+	return streams
+}
