@@ -158,9 +158,9 @@ func (d *decoder) unknownKind(n *yaml.Node, version, kind string) {
 	switch near := strict.Nearest(kind, known); near {
 	case "":
 	case kind:
-		text += ", another apiVersion of it is"
+		text += " (another apiVersion of it is known)"
 	default:
-		text += fmt.Sprintf(", did you mean %q?", near)
+		text += fmt.Sprintf(" (did you mean %q?)", near)
 	}
 	key := model.Key{Kind: kind}
 	if meta := strict.Get(n, "metadata"); meta != nil {
@@ -171,7 +171,12 @@ func (d *decoder) unknownKind(n *yaml.Node, version, kind string) {
 			key.Namespace = ns.Value
 		}
 	}
-	d.report(finding{code: codeUnknownKind, severity: Info, text: text}, key, n.Line)
+	severity := Info
+	if group, _, _ := strings.Cut(version, "/"); group == "authentication.istio.io" || group == "security.istio.io" || group == "rbac.istio.io" {
+		severity = Warning
+		text += "; the protection that it asks for is not in force"
+	}
+	d.report(finding{code: codeUnknownKind, severity: severity, text: text}, key, n.Line)
 }
 
 // collect decodes an object and, if nothing is wrong with it, adds it to its

@@ -115,8 +115,9 @@ error INVALID a.yaml:3: Pod a.b/A: metadata.namespace: namespace "a.b" must be a
 		{"no apiVersion", "kind: Service\n", "error INVALID a.yaml:1: apiVersion: apiVersion must be set"},
 		{"mesh settings elsewhere", "authPolicy: NONE\n", "error INVALID a.yaml:1: apiVersion and kind must be set (mesh settings, which have none, live in mesh.yaml)"},
 		{"unknown kind", "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a, namespace: b}\n", `info UNKNOWN_KIND a.yaml:1: Deployment b/a: kind "Deployment" of "apps/v1" is not known here and is skipped`},
-		{"kind with a slip", "apiVersion: v1\nkind: Sevrice\n", `info UNKNOWN_KIND a.yaml:1: Sevrice: kind "Sevrice" of "v1" is not known here and is skipped, did you mean "Service"?`},
-		{"other version", "apiVersion: authentication.istio.io/v1\nkind: Policy\n", `info UNKNOWN_KIND a.yaml:1: Policy: kind "Policy" of "authentication.istio.io/v1" is not known here and is skipped, another apiVersion of it is`},
+		{"kind with a slip", "apiVersion: v1\nkind: Sevrice\n", `info UNKNOWN_KIND a.yaml:1: Sevrice: kind "Sevrice" of "v1" is not known here and is skipped (did you mean "Service"?)`},
+		{"other version", "apiVersion: authentication.istio.io/v1\nkind: Policy\n", `warning UNKNOWN_KIND a.yaml:1: Policy: kind "Policy" of "authentication.istio.io/v1" is not known here and is skipped (another apiVersion of it is known); the protection that it asks for is not in force`},
+		{"protection", "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: a}\n", `warning UNKNOWN_KIND a.yaml:1: PeerAuthentication a: kind "PeerAuthentication" of "security.istio.io/v1" is not known here and is skipped; the protection that it asks for is not in force`},
 		{"other ConfigMap", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: other}\n", `info UNKNOWN_KIND a.yaml:1: ConfigMap other: only the ConfigMap "istio" is read, this one is skipped`},
 		{"list of no list", "apiVersion: v1\nkind: List\nitems: 3\n", "error INVALID a.yaml:3: items: want a list of objects, got the number 3"},
 		{"item without kind", "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n", "error INVALID a.yaml:4: kind: kind must be set"},
@@ -196,8 +197,7 @@ spec.serviceAccount: service account "A" must be a valid DNS name`},
 	}
 }
 
-func TestDecodeAllKinds(t *testing.T) {
-	b, got := decodeText("dir/mesh.yaml", `
+const allKinds = `
 authPolicy: MUTUAL_TLS
 ---
 apiVersion: v1
@@ -259,7 +259,10 @@ apiVersion: authentication.istio.io/v1alpha1
 kind: Policy
 metadata: {name: all}
 spec: {peers: [{mtls: {}}]}
-`)
+`
+
+func TestDecodeAllKinds(t *testing.T) {
+	b, got := decodeText("dir/mesh.yaml", allKinds)
 	wantProblems(t, "all kinds", got, "")
 	var keys []string
 	for key := range b.objects() {
