@@ -180,6 +180,26 @@ func TestDiffOfValues(t *testing.T) {
 	}
 }
 
+// TestDiffIsShort: resources that change alike share a block.
+func TestDiffIsShort(t *testing.T) {
+	service := func(name, ip string) string {
+		return "---\napiVersion: v1\nkind: Service\nmetadata: {name: " + name + ", namespace: shop}\n" +
+			"spec: {clusterIP: " + ip + ", selector: {app: cart}, ports: [{name: tcp, port: 90, targetPort: 9090}]}\n"
+	}
+	more := service("a", "10.0.0.2") + service("b", "10.0.0.3")
+	before := edited(t, map[string]string{"more.yaml": more})
+	after := edited(t, map[string]string{"more.yaml": more, "mesh.yaml": "connectTimeout: 3s\n"})
+	want := `clusters InboundPassthroughCluster, PassthroughCluster, outbound|80||cart.shop.svc.cluster.local and 2 more of all 2 workloads
+  ~ connect_timeout: 10s -> 3s
+clusters inbound|8080||, inbound|9090|plain|, inbound|9090|| of shop/cart
+  ~ connect_timeout: 10s -> 3s
+8 changes in the configuration of 2 workloads
+`
+	if _, stdout, _ := run(t, "diff", before, after); stdout != want {
+		t.Errorf("got\n%s\nwant\n%s", stdout, want)
+	}
+}
+
 func TestDiffOfWorkloads(t *testing.T) {
 	without := edited(t, map[string]string{"front.yaml": ""})
 	code, stdout, _ := run(t, "diff", shop, without)

@@ -75,16 +75,55 @@ be read.`,
 
 func diffDirectories(old, next *directory) *diffReport {
 	a, b := newConfigs(old.snapshot), newConfigs(next.snapshot)
-	seen := resourceDiffs{}
 	r := newDiffReport(next.sidecars())
+	var pairs []*halfPair
+	byHalves := map[[2]*translate.Half]*halfPair{}
+	note := func(id model.WorkloadID, before, after *translate.Half) {
+		key := [2]*translate.Half{before, after}
+		if byHalves[key] == nil {
+			byHalves[key] = &halfPair{old: before, next: after}
+			pairs = append(pairs, byHalves[key])
+		}
+		byHalves[key].workloads = append(byHalves[key].workloads, id)
+	}
 	for _, id := range union(old.sidecars(), next.sidecars()) {
 		before, had := a.of(id)
 		after, has := b.of(id)
 		if r.present(id, had, has) {
-			r.add(id, seen.diff(before, after))
+			note(id, before.Client, after.Client)
+			note(id, before.Server, after.Server)
+		}
+	}
+	seen := resourceDiffs{}
+	for _, p := range pairs {
+		for _, typeURL := range typeURLs() {
+			r.add(p.workloads, seen.diff(typeURL, resources(p.old, a.endpoints, typeURL), resources(p.next, b.endpoints, typeURL)))
 		}
 	}
 	return r
+}
+
+// halfPair is a half before and after, and who has it: a mesh has far fewer
+// of them than workloads.
+type halfPair struct {
+	old, next *translate.Half
+	workloads []model.WorkloadID
+}
+
+// resources are a half's, with the endpoints of its clusters.
+func resources(h *translate.Half, endpoints *translate.Table, typeURL string) []*translate.Resource {
+	switch typeURL {
+	case translate.ListenerType:
+		return h.Listeners.Resources
+	case translate.RouteType:
+		return h.Routes.Resources
+	case translate.ClusterType:
+		return h.Clusters.Resources
+	case translate.SecretType:
+		return h.Secrets.Resources
+	default:
+		return translate.Config{Client: h, Endpoints: endpoints}.Resources(typeURL)
+	}
 }
 
 func diffGolden(dir string, next *directory) (*diffReport, error) {
@@ -104,7 +143,7 @@ func diffGolden(dir string, next *directory) (*diffReport, error) {
 			continue
 		}
 		if after := diff.Render(config); !bytes.Equal(before, after) {
-			r.add(id, diff.Diff(before, after))
+			r.add([]model.WorkloadID{id}, diff.Diff(before, after))
 		}
 	}
 	return r, nil
@@ -117,23 +156,20 @@ type resourceDiffs map[resourcePair][]diff.Change
 type resourcePair struct{ old, next *translate.Resource }
 
 // diff goes by the resources' versions, which are hashes of their bytes.
-func (seen resourceDiffs) diff(before, after translate.Config) []diff.Change {
+func (seen resourceDiffs) diff(typeURL string, old, next []*translate.Resource) []diff.Change {
 	var out []diff.Change
-	for _, typeURL := range typeURLs() {
-		old, next := before.Resources(typeURL), after.Resources(typeURL)
-		for len(old)+len(next) > 0 {
-			var pair resourcePair
-			switch {
-			case len(next) == 0 || len(old) > 0 && old[0].Name < next[0].Name:
-				pair.old, old = old[0], old[1:]
-			case len(old) == 0 || next[0].Name < old[0].Name:
-				pair.next, next = next[0], next[1:]
-			default:
-				pair = resourcePair{old[0], next[0]}
-				old, next = old[1:], next[1:]
-			}
-			out = append(out, seen.of(typeURL, pair)...)
+	for len(old)+len(next) > 0 {
+		var pair resourcePair
+		switch {
+		case len(next) == 0 || len(old) > 0 && old[0].Name < next[0].Name:
+			pair.old, old = old[0], old[1:]
+		case len(old) == 0 || next[0].Name < old[0].Name:
+			pair.next, next = next[0], next[1:]
+		default:
+			pair = resourcePair{old[0], next[0]}
+			old, next = old[1:], next[1:]
 		}
+		out = append(out, seen.of(typeURL, pair)...)
 	}
 	return out
 }

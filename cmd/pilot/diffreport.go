@@ -18,7 +18,7 @@ type diffReport struct {
 	added, gone []model.WorkloadID
 	changes     []*sharedChange // in the order of their discovery
 	byChange    map[diff.Change]*sharedChange
-	changed     int  // workloads with changes
+	changed     map[model.WorkloadID]bool
 	full        bool // show long values in full
 }
 
@@ -28,7 +28,7 @@ type sharedChange struct {
 }
 
 func newDiffReport(all []model.WorkloadID) *diffReport {
-	return &diffReport{all: all, byChange: map[diff.Change]*sharedChange{}}
+	return &diffReport{all: all, byChange: map[diff.Change]*sharedChange{}, changed: map[model.WorkloadID]bool{}}
 }
 
 // present notes a workload that is on one side only; true if it is on both.
@@ -42,7 +42,8 @@ func (r *diffReport) present(id model.WorkloadID, had, has bool) bool {
 	return had && has
 }
 
-func (r *diffReport) add(id model.WorkloadID, changes []diff.Change) {
+// add notes changes that all of the workloads see.
+func (r *diffReport) add(ids []model.WorkloadID, changes []diff.Change) {
 	for _, c := range changes {
 		s := r.byChange[c]
 		if s == nil {
@@ -50,10 +51,12 @@ func (r *diffReport) add(id model.WorkloadID, changes []diff.Change) {
 			r.byChange[c] = s
 			r.changes = append(r.changes, s)
 		}
-		s.workloads = append(s.workloads, id)
+		s.workloads = append(s.workloads, ids...)
 	}
 	if len(changes) > 0 {
-		r.changed++
+		for _, id := range ids {
+			r.changed[id] = true
+		}
 	}
 }
 
@@ -80,15 +83,12 @@ func (r *diffReport) text() string {
 	for _, id := range r.added {
 		fmt.Fprintf(&b, "+ workload %s\n", id)
 	}
-	resources := 0
-	for i, c := range r.sorted() {
-		if i == 0 || !sameHead(r.changes[i-1], c) {
-			fmt.Fprintf(&b, "%s %s of %s\n", c.Type, c.Resource, r.who(c.workloads))
-			resources++
-		}
-		r.writeChange(&b, c.Change)
+	count := 0
+	for _, block := range r.blocks() {
+		fmt.Fprintf(&b, "%s %s of %s\n%s", block.kind, few(block.resources, 3), r.who(block.workloads), block.body)
+		count += len(block.resources)
 	}
-	fmt.Fprintf(&b, "%s in the configuration of %s", plural(resources, "change"), plural(r.changed, "workload"))
+	fmt.Fprintf(&b, "%s in the configuration of %s", plural(count, "change"), plural(len(r.changed), "workload"))
 	if len(r.gone)+len(r.added) > 0 {
 		fmt.Fprintf(&b, "; %s gone, %d new", plural(len(r.gone), "workload"), len(r.added))
 	}
@@ -96,9 +96,53 @@ func (r *diffReport) text() string {
 	return b.String()
 }
 
+// block is what is shown once: the same lines, for the same workloads, at all
+// of the resources.
+type block struct {
+	kind      string
+	resources []string
+	workloads []model.WorkloadID
+	body      string
+}
+
+func (r *diffReport) blocks() []*block {
+	// First the same line of one resource, which may hide different values.
+	lines := merge(r.sorted(), func(c *sharedChange) (string, *block) {
+		body := r.changeText(c.Change)
+		return c.Type + "\n" + c.Resource + "\n" + body, &block{c.Type, []string{c.Resource}, c.workloads, body}
+	}, func(into, from *block) { into.workloads = union(into.workloads, from.workloads) })
+	// Then the lines of one resource for the same workloads.
+	perResource := merge(lines, func(l *block) (string, *block) {
+		return l.kind + "\n" + l.resources[0] + "\n" + strings.Join(names(l.workloads), " "), l
+	}, func(into, from *block) { into.body += from.body })
+	// Then the resources that change alike.
+	return merge(perResource, func(l *block) (string, *block) {
+		return l.kind + "\n" + l.body + strings.Join(names(l.workloads), " "), l
+	}, func(into, from *block) { into.resources = append(into.resources, from.resources...) })
+}
+
+// merge folds what has the same key into the first of it.
+func merge[T any](list []T, of func(T) (string, *block), fold func(into, from *block)) []*block {
+	var out []*block
+	byKey := map[string]*block{}
+	for _, item := range list {
+		key, b := of(item)
+		if first := byKey[key]; first != nil {
+			fold(first, b)
+			continue
+		}
+		byKey[key] = b
+		out = append(out, b)
+	}
+	return out
+}
+
 // sorted orders the changes by type in the order of a rendered file, then resource, and
 // keeps those of the same workloads together.
 func (r *diffReport) sorted() []*sharedChange {
+	for _, c := range r.changes {
+		c.workloads = union(c.workloads, nil)
+	}
 	slices.SortStableFunc(r.changes, func(a, b *sharedChange) int {
 		if n := typeOrder(a.Type) - typeOrder(b.Type); n != 0 {
 			return n
@@ -111,10 +155,6 @@ func (r *diffReport) sorted() []*sharedChange {
 	return r.changes
 }
 
-func sameHead(a, b *sharedChange) bool {
-	return a.Type == b.Type && a.Resource == b.Resource && slices.Equal(a.workloads, b.workloads)
-}
-
 // who names the workloads of a change in a line.
 func (r *diffReport) who(ids []model.WorkloadID) string {
 	if len(ids) == len(r.all) && len(ids) > 1 {
@@ -123,10 +163,11 @@ func (r *diffReport) who(ids []model.WorkloadID) string {
 	return listed(ids)
 }
 
-// writeChange is one line; long values only show with --full, except where one
+// changeText is one line; long values only show with --full, except where one
 // replaces another.
-func (r *diffReport) writeChange(b *strings.Builder, c diff.Change) {
+func (r *diffReport) changeText(c diff.Change) string {
 	const width = 100
+	var b strings.Builder
 	long := len(c.Field)+len(c.Old)+len(c.New) > width
 	sign, value := "~", c.Old+" -> "+c.New
 	switch {
@@ -137,16 +178,17 @@ func (r *diffReport) writeChange(b *strings.Builder, c diff.Change) {
 	}
 	switch {
 	case c.Field == "":
-		fmt.Fprintf(b, "  %s the whole resource\n", sign)
+		fmt.Fprintf(&b, "  %s the whole resource\n", sign)
 	case !long:
-		fmt.Fprintf(b, "  %s %s: %s\n", sign, c.Field, value)
+		fmt.Fprintf(&b, "  %s %s: %s\n", sign, c.Field, value)
 	default:
-		fmt.Fprintf(b, "  %s %s\n", sign, c.Field)
+		fmt.Fprintf(&b, "  %s %s\n", sign, c.Field)
 	}
 	if r.full && (long || c.Field == "") || long && sign == "~" {
-		r.writeBlock(b, "-", c.Old)
-		r.writeBlock(b, "+", c.New)
+		r.writeBlock(&b, "-", c.Old)
+		r.writeBlock(&b, "+", c.New)
 	}
+	return b.String()
 }
 
 // writeBlock shows a value as YAML; of a long one, how it begins.
@@ -192,14 +234,6 @@ func (r *diffReport) json() diffJSON {
 	out := diffJSON{names(r.gone), names(r.added), []changeJSON{}}
 	for _, c := range r.sorted() {
 		out.Changes = append(out.Changes, changeJSON{names(c.workloads), c.Type, c.Resource, c.Field, c.Old, c.New})
-	}
-	return out
-}
-
-func names(ids []model.WorkloadID) []string {
-	out := make([]string, 0, len(ids))
-	for _, id := range ids {
-		out = append(out, id.String())
 	}
 	return out
 }

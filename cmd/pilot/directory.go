@@ -103,19 +103,26 @@ func (d *directory) sidecar(name string) (model.WorkloadID, error) {
 
 // listed names some workloads in a sentence.
 func listed(ids []model.WorkloadID) string {
-	const most = 10
 	if len(ids) == 0 {
 		return "no workload with a sidecar"
 	}
-	var names []string
-	for _, id := range ids[:min(most, len(ids))] {
-		names = append(names, id.String())
+	return few(names(ids), 10)
+}
+
+// few names the first of a list, and how many more there are.
+func few(list []string, most int) string {
+	if len(list) <= most+1 {
+		return strings.Join(list, ", ")
 	}
-	text := strings.Join(names, ", ")
-	if len(ids) > most {
-		text += fmt.Sprintf(" and %d more", len(ids)-most)
+	return fmt.Sprintf("%s and %d more", strings.Join(list[:most], ", "), len(list)-most)
+}
+
+func names(ids []model.WorkloadID) []string {
+	out := make([]string, 0, len(ids))
+	for _, id := range ids {
+		out = append(out, id.String())
 	}
-	return text
+	return out
 }
 
 func plural(n int, noun string) string {
@@ -137,11 +144,7 @@ func (f *directoryFlags) completeDirectory(withWorkload bool) cobra.CompletionFu
 			if err != nil {
 				return nil, cobra.ShellCompDirectiveError
 			}
-			var names []string
-			for _, id := range d.sidecars() {
-				names = append(names, id.String())
-			}
-			return names, cobra.ShellCompDirectiveNoFileComp
+			return names(d.sidecars()), cobra.ShellCompDirectiveNoFileComp
 		}
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
