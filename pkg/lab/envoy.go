@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -28,6 +29,8 @@ type envoy struct {
 	process *os.Process
 	exited  chan struct{} // closed once the process is gone
 	err     error         // why it ended; set before exited is closed
+
+	stopping atomic.Bool // it is asked to end
 }
 
 // startEnvoy runs binary with args, in space if that is not nil, as the user
@@ -119,6 +122,7 @@ func (e *envoy) failure(err error) error {
 
 // stop asks the process to end, then makes it.
 func (e *envoy) stop() {
+	e.stopping.Store(true)
 	_ = e.process.Signal(syscall.SIGTERM) // an error says that it is gone
 	timer := time.NewTimer(envoyStop)
 	defer timer.Stop()

@@ -1,0 +1,221 @@
+package lab
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/meshpilot/pilot/pkg/discovery"
+	"github.com/meshpilot/pilot/pkg/discovery/status"
+	"github.com/meshpilot/pilot/pkg/meshconfig"
+	"github.com/meshpilot/pilot/pkg/meshconfig/file"
+	"github.com/meshpilot/pilot/pkg/model"
+)
+
+const (
+	xdsPort     = 15012
+	metricsPort = 15014
+	httpPort    = 8080
+)
+
+// control is the control plane in this process, on the lab's directory.
+type control struct {
+	dir     string
+	capture bool
+	server  *discovery.Server
+	log     *os.File
+	states  chan state // holds one; the latest wins
+	cancel  context.CancelFunc
+	done    chan struct{}
+	err     error // why the server ended; set before done is closed
+
+	mu    sync.Mutex
+	times []editTime
+}
+
+// editTime is when a configuration was published, and when its newest file was
+// written.
+type editTime struct{ published, written time.Time }
+
+// startControl opens the ports and begins to serve the directory.
+func startControl(o Options, s *setting, log string) (*control, error) {
+	tls, err := s.ca.ServerTLS(trustDomain(o.Dir), "istio-system")
+	if err != nil {
+		return nil, err
+	}
+	c := &control{dir: o.Dir, capture: o.Capture, states: make(chan state, 1), done: make(chan struct{})}
+	if c.log, err = os.Create(log); err != nil {
+		return nil, err
+	}
+	options := discovery.Options{
+		Source: c, Domain: domain, TLS: tls,
+		TLSAddress:     join(o.Address, xdsPort),
+		MetricsAddress: join(o.Address, metricsPort),
+		HTTPAddress:    join(o.Address, httpPort),
+		Log:            slog.New(slog.NewTextHandler(c.log, nil)),
+	}
+	if s.network != nil {
+		// Proxies reach the control plane on their own network.
+		options.TLSAddress = join(controlPlaneAddress().String(), xdsPort)
+		options.ListenTLS = s.network.Listen
+	}
+	if err := freeForControl(options.MetricsAddress, options.HTTPAddress); err != nil {
+		return nil, errors.Join(err, c.log.Close())
+	}
+	if s.network == nil {
+		err = freeForControl(options.TLSAddress)
+	}
+	if err == nil {
+		c.server, err = discovery.Listen(options)
+	}
+	if err != nil {
+		return nil, errors.Join(err, c.log.Close())
+	}
+	s.discovery = c.server.Addresses().TLS
+	ctx, cancel := context.WithCancel(context.Background())
+	c.cancel = cancel
+	go func() {
+		defer close(c.done)
+		c.err = c.server.Run(ctx)
+	}()
+	return c, nil
+}
+
+// freeForControl names the flag of the lab, which discovery does not know.
+func freeForControl(addresses ...string) error {
+	for _, address := range addresses {
+		ln, err := net.Listen("tcp", address)
+		if err != nil {
+			return fmt.Errorf("%w; --addr 127.0.0.2 puts the control plane elsewhere", inUse(err, "control plane"))
+		}
+		if err := ln.Close(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// trustDomain is needed before the directory is served; what is wrong with the
+// directory is reported then.
+func trustDomain(dir string) string {
+	b, _, err := file.Load(dir)
+	if err != nil || b.Mesh == nil {
+		return meshconfig.DefaultMesh().TrustDomain
+	}
+	return b.Mesh.TrustDomain
+}
+
+// Run is the control plane's source: the directory, with the addresses of the
+// lab's network, and a copy of each configuration for the lab itself.
+func (c *control) Run(ctx context.Context, publish func(meshconfig.Bundle, []meshconfig.Problem)) error {
+	source := file.Source{Dir: c.dir, Log: slog.New(slog.NewTextHandler(c.log, nil))}
+	return source.Run(ctx, func(b meshconfig.Bundle, problems []meshconfig.Problem) {
+		if c.capture {
+			b = capturedBundle(b)
+		}
+		now := time.Now()
+		c.mu.Lock()
+		c.times = append(c.times, editTime{now, lastWritten(c.dir, now)})
+		c.mu.Unlock()
+		publish(b, problems)
+		in, compiled := meshconfig.Compile(b, domain)
+		c.put(state{
+			bundle: b, inputs: in, snapshot: model.Build(in), at: now,
+			problems: append(slices.Clone(problems), compiled...),
+		})
+	})
+}
+
+func (c *control) put(s state) {
+	select {
+	case <-c.states:
+	default:
+	}
+	c.states <- s
+}
+
+// next waits for a configuration; the error is the control plane's end.
+func (c *control) next(ctx context.Context) (state, error) {
+	select {
+	case s := <-c.states:
+		return s, nil
+	case <-c.done:
+		if c.err == nil {
+			return state{}, errors.New("the control plane ended")
+		}
+		return state{}, c.err
+	case <-ctx.Done():
+		return state{}, ctx.Err()
+	}
+}
+
+// stop ends the control plane and waits for it.
+func (c *control) stop() error {
+	c.cancel()
+	<-c.done
+	return errors.Join(c.err, c.log.Close())
+}
+
+// written is when the edit that was published at the time was written.
+func (c *control) written(published time.Time) time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	at := published
+	for _, t := range c.times {
+		if !t.published.After(published) {
+			at = t.written
+		}
+	}
+	return at
+}
+
+// lastWritten is the newest modification in the directory, if it is recent
+// enough to be what was noticed now.
+func lastWritten(dir string, now time.Time) time.Time {
+	var newest time.Time
+	paths, _ := filepath.Glob(filepath.Join(dir, "*"))
+	for _, path := range append(paths, dir) {
+		if info, err := os.Stat(path); err == nil && info.ModTime().After(newest) {
+			newest = info.ModTime()
+		}
+	}
+	if now.Sub(newest) > 5*time.Second || newest.After(now) {
+		return now
+	}
+	return newest
+}
+
+// proxies are when each workload's Envoy last took a configuration.
+func (c *control) proxies(ctx context.Context) (map[string]time.Time, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+c.server.Addresses().HTTP+"/debug/proxies", nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	var list []status.Proxy
+	if err := json.NewDecoder(resp.Body).Decode(&list); err != nil {
+		return nil, fmt.Errorf("/debug/proxies: %w", err)
+	}
+	last := map[string]time.Time{}
+	for _, p := range list {
+		for _, t := range p.Types {
+			if t.AckedAt.After(last[p.Workload]) {
+				last[p.Workload] = t.AckedAt
+			}
+		}
+	}
+	return last, nil
+}

@@ -1,0 +1,296 @@
+// Package lab runs a directory of configuration on this machine: one real
+// Envoy per workload, fed by a control plane in this process, an application
+// behind each, and steady traffic between all of them. It shows what a change
+// of the configuration does to calls.
+package lab
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/meshpilot/pilot/pkg/identity"
+	"github.com/meshpilot/pilot/pkg/lab/netns"
+	"github.com/meshpilot/pilot/pkg/meshconfig"
+	"github.com/meshpilot/pilot/pkg/model"
+)
+
+const domain = "cluster.local"
+
+// Options say what to run. Only Dir is required.
+type Options struct {
+	Dir     string // of configuration; edits take effect
+	Envoy   string // binary; empty: the one on PATH
+	Capture bool   // network namespaces and transparent redirect
+	// Address is where the control plane listens, on ports 15012, 15014 and
+	// 8080; empty is 127.0.0.1. With Capture proxies reach it from inside.
+	Address string
+	For     time.Duration // how long Run runs; 0: until its context ends
+	Report  string        // file that Run writes at the end; empty: none
+	Out     io.Writer     // for people; nil: nowhere
+}
+
+// Lab is a running mesh.
+type Lab struct {
+	options Options
+	setting setting
+	control *control
+	run     *runDir
+	started time.Time
+	live    time.Time // all Envoys were live
+	say     *printer
+
+	mu    sync.Mutex
+	state state // the configuration in force
+	cells map[model.WorkloadID]*cell
+	pairs []*runningPair
+	acked map[model.WorkloadID]time.Time // when its Envoy took a configuration last
+
+	died    chan error // an Envoy ended by itself
+	traffic sync.WaitGroup
+	poll    context.CancelFunc
+	polling sync.WaitGroup
+}
+
+// state is one published configuration.
+type state struct {
+	bundle   meshconfig.Bundle
+	inputs   model.Inputs
+	snapshot *model.Snapshot
+	problems []meshconfig.Problem
+	editedAt time.Time // by the clock of the file system
+	at       time.Time // published
+}
+
+type runningPair struct {
+	*pair
+	stop context.CancelFunc
+}
+
+// Start starts everything and returns when all Envoys are live and calls have
+// begun. ctx bounds the start only; the lab runs until Close.
+func Start(ctx context.Context, o Options) (*Lab, error) {
+	o.Address = cmp.Or(o.Address, "127.0.0.1")
+	binary, err := exec.LookPath(cmp.Or(o.Envoy, "envoy"))
+	if err != nil {
+		return nil, fmt.Errorf("no Envoy: %w; `make run` installs one, and --envoy names one", err)
+	}
+	if binary, err = filepath.Abs(binary); err != nil {
+		return nil, err
+	}
+	run, err := newRunDir()
+	if err != nil {
+		return nil, err
+	}
+	l := &Lab{
+		options: o, run: run, setting: setting{dir: run.path, binary: binary},
+		say: newPrinter(o.Out), cells: map[model.WorkloadID]*cell{}, died: make(chan error, 1),
+	}
+	if err := l.start(ctx); err != nil {
+		run.keep = true // for the logs that the error names
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
+}
+
+func (l *Lab) start(ctx context.Context) (err error) {
+	if l.setting.ca, err = identity.NewCA(identity.DefaultOrg, identity.DefaultRootTTL); err != nil {
+		return err
+	}
+	if l.options.Capture {
+		if l.setting.network, err = netns.NewNetwork(controlPlaneAddress()); err != nil {
+			return fmt.Errorf("capture: %w", err)
+		}
+	}
+	if l.control, err = startControl(l.options, &l.setting, filepath.Join(l.run.path, "pilot.log")); err != nil {
+		return err
+	}
+	first, err := l.control.next(ctx)
+	if err != nil {
+		return err
+	}
+	l.started = time.Now()
+	if err := l.adopt(ctx, first); err != nil {
+		return err
+	}
+	l.live = time.Now()
+	polling, cancel := context.WithCancel(context.Background())
+	l.poll = cancel
+	l.polling.Go(func() { l.pollStats(polling) })
+	return nil
+}
+
+// adopt starts what a configuration adds, stops what it removes, and sends
+// traffic by it. An error leaves what ran before.
+func (l *Lab) adopt(ctx context.Context, s state) error {
+	p, err := makePlan(s.bundle, s.inputs, l.options.Capture)
+	if err != nil {
+		return err
+	}
+	if len(p.workloads) > manyWorkloads {
+		l.say.event("%d workloads are many for one machine; expect slow starts", len(p.workloads))
+	}
+	p.addClient(l.options.Capture)
+	l.mu.Lock()
+	l.state = s
+	l.mu.Unlock()
+	if err := l.adoptCells(ctx, p.workloads, s.snapshot.Mesh()); err != nil {
+		return err
+	}
+	l.adoptPairs(p.targets)
+	return nil
+}
+
+// adoptCells makes the running workloads those of the plan.
+func (l *Lab) adoptCells(ctx context.Context, wanted []workload, mesh *model.Mesh) error {
+	for id, c := range l.cells {
+		if !slices.ContainsFunc(wanted, c.is) {
+			l.stopPairs(func(p *pair) bool { return p.caller == id })
+			l.drop(id)
+			if err := c.stop(); err != nil {
+				return err
+			}
+		}
+	}
+	var added []*cell
+	for _, w := range wanted {
+		if c := l.cell(w.id); c != nil {
+			if err := c.serve(w.ports); err != nil {
+				return err
+			}
+			continue
+		}
+		c, err := l.setting.newCell(w, mesh)
+		if err != nil {
+			return err
+		}
+		l.mu.Lock()
+		l.cells[w.id] = c
+		l.mu.Unlock()
+		added = append(added, c)
+	}
+	return l.startSidecars(ctx, added, mesh)
+}
+
+func (l *Lab) startSidecars(ctx context.Context, cells []*cell, mesh *model.Mesh) error {
+	errs := make([]error, len(cells))
+	var all sync.WaitGroup
+	for i, c := range cells {
+		if c.sidecar {
+			all.Go(func() { errs[i] = l.setting.startSidecar(ctx, c, mesh) })
+		}
+	}
+	all.Wait()
+	for i, c := range cells {
+		if c.envoy != nil && errs[i] == nil {
+			go l.watch(c.envoy)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// watch reports an Envoy that ends by itself.
+func (l *Lab) watch(e *envoy) {
+	<-e.exited
+	if e.stopping.Load() {
+		return
+	}
+	select {
+	case l.died <- e.failure(fmt.Errorf("ended by itself: %w", e.err)):
+	default: // one is enough
+	}
+}
+
+// adoptPairs makes traffic go from every workload to every target. A pair whose
+// target is as before goes on undisturbed.
+func (l *Lab) adoptPairs(targets []target) {
+	var next []*runningPair
+	l.mu.Lock()
+	old := l.pairs
+	for _, id := range slices.SortedFunc(maps.Keys(l.cells), model.WorkloadID.Compare) {
+		c := l.cells[id]
+		for _, t := range targets {
+			at := slices.IndexFunc(old, func(p *runningPair) bool { return p.caller == id && reflect.DeepEqual(p.target, t) })
+			if at >= 0 {
+				next, old = append(next, old[at]), slices.Delete(slices.Clone(old), at, at+1)
+				continue
+			}
+			next = append(next, &runningPair{pair: c.pair(t)})
+		}
+	}
+	l.pairs = next
+	l.mu.Unlock()
+	for _, p := range old {
+		p.stop()
+	}
+	interval := max(time.Second/pairRate, time.Duration(len(next))*time.Second/maxRate)
+	for i, p := range next {
+		if p.stop == nil {
+			ctx, stop := context.WithCancel(context.Background())
+			p.stop = stop
+			l.traffic.Go(func() { p.run(ctx, interval*time.Duration(i)/time.Duration(len(next)), interval) })
+		}
+	}
+}
+
+func (l *Lab) stopPairs(which func(*pair) bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.pairs = slices.DeleteFunc(l.pairs, func(p *runningPair) bool {
+		if !which(p.pair) {
+			return false
+		}
+		p.stop()
+		return true
+	})
+}
+
+func (l *Lab) cell(id model.WorkloadID) *cell {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.cells[id]
+}
+
+func (l *Lab) drop(id model.WorkloadID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.cells, id)
+}
+
+// Close stops everything that was started, and waits for it.
+func (l *Lab) Close() error {
+	l.stopPairs(func(*pair) bool { return true })
+	l.traffic.Wait()
+	if l.poll != nil {
+		l.poll()
+		l.polling.Wait()
+	}
+	var errs []error
+	var all sync.WaitGroup
+	var mu sync.Mutex
+	for _, c := range l.cells {
+		all.Go(func() {
+			err := c.stop()
+			mu.Lock()
+			errs = append(errs, err)
+			mu.Unlock()
+		})
+	}
+	all.Wait()
+	if l.control != nil {
+		errs = append(errs, l.control.stop())
+	}
+	if l.setting.network != nil {
+		errs = append(errs, l.setting.network.Close())
+	}
+	return errors.Join(append(errs, l.run.close())...)
+}

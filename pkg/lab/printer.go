@@ -1,0 +1,160 @@
+package lab
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+	"unsafe"
+)
+
+// printer shows events one below the other, and on a terminal the table below
+// them, drawn again and again in the same place.
+type printer struct {
+	mu       sync.Mutex
+	out      io.Writer
+	terminal bool
+	height   int // lines of the table on the screen
+	last     map[string]string
+}
+
+func newPrinter(out io.Writer) *printer {
+	if out == nil {
+		out = io.Discard
+	}
+	p := &printer{out: out, last: map[string]string{}}
+	if f, ok := out.(*os.File); ok {
+		_, rows := terminalSize(f)
+		p.terminal = rows > 0
+	}
+	return p
+}
+
+// terminalSize is 0, 0 if f is no terminal.
+func terminalSize(f *os.File) (columns, rows int) {
+	var size struct{ rows, columns, x, y uint16 }
+	_, _, errno := syscall.Syscall(syscall.SYS_IOCTL, f.Fd(), syscall.TIOCGWINSZ, uintptr(unsafe.Pointer(&size)))
+	if errno != 0 {
+		return 0, 0
+	}
+	return int(size.columns), int(size.rows)
+}
+
+// event prints one line with the time.
+func (p *printer) event(format string, args ...any) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.erase()
+	text := fmt.Sprintf(format, args...)
+	fmt.Fprintf(p.out, "%s  %s\n", time.Now().Format("15:04:05.000"), strings.ReplaceAll(text, "\n", "\n              "))
+}
+
+// erase removes the table from the screen.
+func (p *printer) erase() {
+	if p.height > 0 {
+		fmt.Fprintf(p.out, "\x1b[%dA\x1b[J", p.height)
+		p.height = 0
+	}
+}
+
+// table shows the rows: on a terminal all of them, else a summary, and each
+// row whose state changed.
+func (p *printer) table(rows []Row) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.terminal {
+		p.draw(rows)
+		return
+	}
+	for _, r := range rows {
+		name := r.name()
+		if now := r.state(); now != p.last[name] {
+			p.last[name] = now
+			fmt.Fprintf(p.out, "%s  %s: %s\n", time.Now().Format("15:04:05.000"), name, now)
+		}
+	}
+}
+
+func (p *printer) draw(rows []Row) {
+	lines := tableLines(rows)
+	if f, ok := p.out.(*os.File); ok {
+		if _, fit := terminalSize(f); len(lines) > fit-2 && fit > 4 {
+			hidden := len(lines) - (fit - 3)
+			lines = append(lines[:fit-3], fmt.Sprintf("… and %d more; a higher window shows them", hidden))
+		}
+	}
+	p.erase()
+	// Long lines are cut, not wrapped: the height must be known.
+	fmt.Fprintf(p.out, "\x1b[?7l%s\n\x1b[?7h", strings.Join(lines, "\n"))
+	p.height = len(lines)
+}
+
+// summary prints one line of totals where no table is.
+func (p *printer) summary(rows []Row) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.terminal {
+		return
+	}
+	t := total(rows)
+	fmt.Fprintf(p.out, "%s  %d pairs: %d requests, %d failed\n", time.Now().Format("15:04:05.000"), len(rows), t.Requests, t.Failed)
+}
+
+func tableLines(rows []Row) []string {
+	const format = "%-26s %-30s %9s %7s %6s  %-11s %s"
+	lines := []string{fmt.Sprintf(format, "CALLER", "CALLEE:PORT", "REQUESTS", "FAILED", "MTLS", "MODE", "CONFIG AGE")}
+	for _, r := range rows {
+		age := "-"
+		if r.Age >= 0 {
+			age = r.Age.Truncate(time.Second).String()
+		}
+		lines = append(lines, fmt.Sprintf(format, r.callerText(), r.calleeText(), fmt.Sprint(r.Requests),
+			fmt.Sprint(r.Failed), fmt.Sprintf("%.0f %%", 100*r.Now), r.Mode, age))
+	}
+	return lines
+}
+
+func (r Row) callerText() string {
+	if r.Sidecar {
+		return r.Caller
+	}
+	return r.Caller + " (no sidecar)"
+}
+
+func (r Row) calleeText() string {
+	return fmt.Sprintf("%s:%d", strings.TrimSuffix(r.Callee, ".svc."+domain), r.Port)
+}
+
+func (r Row) name() string { return r.callerText() + " -> " + r.calleeText() }
+
+// state is what a line of plain output says of a row now.
+func (r Row) state() string {
+	switch {
+	case r.FailedNow > 0 && r.FailedNow >= r.latest:
+		return "refused or failing (" + r.Mode + "): " + r.FirstError
+	case r.FailedNow > 0:
+		return "some calls fail (" + r.Mode + "): " + r.FirstError
+	case r.Now == 0:
+		return "plaintext (" + r.Mode + ")"
+	case r.Now == 1:
+		return "mTLS (" + r.Mode + ")"
+	}
+	return "partly mTLS (" + r.Mode + ")"
+}
+
+// close leaves the last table on the screen; elsewhere it prints it once.
+func (p *printer) close(rows []Row) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.terminal {
+		p.draw(rows)
+		p.height = 0
+		return
+	}
+	for _, line := range tableLines(rows) {
+		fmt.Fprintln(p.out, strings.TrimRight(line, " "))
+	}
+}

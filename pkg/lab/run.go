@@ -1,0 +1,224 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/meshpilot/pilot/pkg/meshconfig"
+	"github.com/meshpilot/pilot/pkg/model"
+	"github.com/meshpilot/pilot/pkg/translate"
+	"github.com/meshpilot/pilot/pkg/translate/diff"
+)
+
+// Run starts the mesh and shows what happens in it until ctx ends, or for
+// Options.For; then it stops everything.
+func Run(ctx context.Context, o Options) error {
+	l, err := Start(ctx, o)
+	if err != nil {
+		return err
+	}
+	l.introduce()
+	err = l.show(ctx)
+	if o.Report != "" {
+		report := l.Report(context.WithoutCancel(ctx))
+		if e := report.write(o.Report); err == nil {
+			err = e
+		}
+	}
+	l.say.close(l.Rows())
+	if e := l.Close(); err == nil {
+		err = e
+	}
+	return err
+}
+
+func (l *Lab) introduce() {
+	l.say.event("%d Envoys are live, %d pairs of caller and service port exchange traffic", l.envoys(), len(l.Rows()))
+	l.say.event("edit %s, above all authPolicy in mesh.yaml; status: http://%s/debug/", l.options.Dir, l.control.server.Addresses().HTTP)
+}
+
+// show follows edits and traffic.
+func (l *Lab) show(ctx context.Context) error {
+	var over <-chan time.Time
+	if l.options.For > 0 {
+		timer := time.NewTimer(l.options.For)
+		defer timer.Stop()
+		over = timer.C
+	}
+	tick := time.NewTicker(statsEvery)
+	defer tick.Stop()
+	v := &viewer{lab: l, problems: map[string]bool{}}
+	v.newProblems(l.state)
+	for i := 1; ; i++ {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-over:
+			return nil
+		case err := <-l.died:
+			l.run.keep = true
+			return err
+		case <-l.control.done:
+			return fmt.Errorf("the control plane ended: %w", l.control.err)
+		case s := <-l.control.states:
+			v.edited(ctx, s)
+		case <-tick.C:
+			v.refresh(i)
+		}
+	}
+}
+
+// viewer is what show remembers.
+type viewer struct {
+	lab      *Lab
+	edits    int // printed
+	problems map[string]bool
+}
+
+// edited tells of a new configuration, and makes the lab follow it.
+func (v *viewer) edited(ctx context.Context, s state) {
+	l := v.lab
+	l.say.event("edit of %s noticed", l.control.written(s.at).Format("15:04:05.000"))
+	v.newProblems(s)
+	if err := l.adopt(ctx, s); err != nil {
+		l.say.event("the lab cannot follow this edit: %v", err)
+	}
+}
+
+// newProblems prints what was not there before.
+func (v *viewer) newProblems(s state) {
+	now := map[string]bool{}
+	for _, p := range s.problems {
+		text := problemText(p)
+		now[text] = true
+		if !v.problems[text] && p.Severity > meshconfig.Info {
+			v.lab.say.event("%s", text)
+		}
+	}
+	v.problems = now
+}
+
+func problemText(p meshconfig.Problem) string {
+	where := ""
+	if p.At.File != "" {
+		where = fmt.Sprintf("%s:%d: ", p.At.File, p.At.Line)
+	}
+	what := p.On.String()
+	if p.Field != "" {
+		what += " " + p.Field
+	}
+	return fmt.Sprintf("%s%s %s: %s: %s", where, p.Severity, p.Code, what, p.Message)
+}
+
+func (v *viewer) refresh(i int) {
+	l := v.lab
+	edits := l.edits()
+	for ; v.edits < len(edits) && edits[v.edits].Complete; v.edits++ {
+		e := edits[v.edits]
+		l.say.event("edit of %s: %d Envoys: %s", e.At.Format("15:04:05.000"), l.envoys(), e)
+	}
+	rows := l.Rows()
+	l.say.table(rows)
+	if i%20 == 0 {
+		l.say.summary(rows)
+	}
+}
+
+func (l *Lab) envoys() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := 0
+	for _, c := range l.cells {
+		if c.sidecar {
+			n++
+		}
+	}
+	return n
+}
+
+// Rows are all pairs, by caller, then callee and port.
+func (l *Lab) Rows() []Row {
+	l.mu.Lock()
+	pairs, s := slices.Clone(l.pairs), l.state.snapshot
+	ages := maps.Clone(l.acked)
+	l.mu.Unlock()
+	rows := make([]Row, len(pairs))
+	for i, p := range pairs {
+		rows[i] = p.row()
+		rows[i].Mode = modeOf(s, p.target)
+		rows[i].Age = -1
+		if at, ok := ages[p.caller]; ok {
+			rows[i].Age = time.Since(at)
+		}
+	}
+	return rows
+}
+
+// modeOf is what the target's endpoints accept.
+func modeOf(s *model.Snapshot, t target) string {
+	mode := ""
+	for _, e := range t.endpoints {
+		one := "no sidecar"
+		if s.HasSidecar(e.workload) {
+			one = s.Decision(e.workload, e.port).Mode.String()
+		}
+		if mode != "" && mode != one {
+			return "MIXED"
+		}
+		mode = one
+	}
+	return mode
+}
+
+// Report is the state of the run so far.
+func (l *Lab) Report(ctx context.Context) Report {
+	rows := l.Rows()
+	return Report{
+		Started: l.started, Seconds: time.Since(l.started).Round(time.Millisecond).Seconds(),
+		Capture: l.options.Capture, Envoys: l.envoys(), NACKs: l.nacks(ctx),
+		Totals: total(rows), Edits: l.edits(), Pairs: rows,
+	}
+}
+
+// Sidecars are the workloads that have one.
+func (l *Lab) Sidecars() []model.WorkloadID {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var ids []model.WorkloadID
+	for id, c := range l.cells {
+		if c.sidecar {
+			ids = append(ids, id)
+		}
+	}
+	slices.SortFunc(ids, model.WorkloadID.Compare)
+	return ids
+}
+
+// Render is the configuration that the workload's Envoy should have, as
+// canonical YAML.
+func (l *Lab) Render(id model.WorkloadID) ([]byte, error) {
+	l.mu.Lock()
+	c, in := l.cells[id], l.state.inputs
+	l.mu.Unlock()
+	if c == nil || !c.sidecar {
+		return nil, fmt.Errorf("%s has no sidecar here", id)
+	}
+	in.Connected = l.Sidecars()
+	config, ok := translate.For(model.Build(in), c.node)
+	if !ok {
+		return nil, fmt.Errorf("no configuration describes %s", id)
+	}
+	return diff.Render(config), nil
+}
+
+// Admin reads a path of the admin endpoint of the workload's Envoy.
+func (l *Lab) Admin(ctx context.Context, id model.WorkloadID, path string) (string, error) {
+	c := l.cell(id)
+	if c == nil || !c.sidecar {
+		return "", fmt.Errorf("%s has no sidecar here", id)
+	}
+	return c.admin.get(ctx, path)
+}

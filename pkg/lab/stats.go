@@ -1,0 +1,95 @@
+package lab
+
+import (
+	"context"
+	"encoding/json"
+	"maps"
+	"net/url"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/meshpilot/pilot/pkg/model"
+	"github.com/meshpilot/pilot/pkg/translate"
+)
+
+const statsEvery = 500 * time.Millisecond
+
+// pollStats reads what only the Envoys and the control plane know, until ctx
+// ends: connections of TCP pairs, and when each Envoy took its configuration.
+func (l *Lab) pollStats(ctx context.Context) {
+	tick := time.NewTicker(statsEvery)
+	defer tick.Stop()
+	for {
+		l.readStats(ctx)
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func (l *Lab) readStats(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	l.mu.Lock()
+	cells, pairs := slices.Collect(maps.Values(l.cells)), slices.Clone(l.pairs)
+	l.mu.Unlock()
+	var all sync.WaitGroup
+	for _, c := range cells {
+		if !c.sidecar {
+			continue
+		}
+		all.Go(func() {
+			found, err := c.admin.outboundConnections(ctx)
+			if err != nil {
+				return // an Envoy that ended is reported by watch
+			}
+			for _, p := range pairs {
+				if p.caller == c.id && !p.target.protocol.IsHTTP() {
+					p.recordConnections(found[translate.OutboundCluster(p.target.port, p.target.host)])
+				}
+			}
+		})
+	}
+	all.Wait()
+	acked, err := l.control.proxies(ctx)
+	if err != nil {
+		return // the table shows the age it knew last
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.acked = map[model.WorkloadID]time.Time{}
+	for _, c := range cells {
+		if at, ok := acked[c.id.String()]; ok {
+			l.acked[c.id] = at
+		}
+	}
+}
+
+// nacks are the updates that the Envoys refused, by their own count; -1 if one
+// of them does not say.
+func (l *Lab) nacks(ctx context.Context) int {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	sum := 0
+	for _, id := range l.Sidecars() {
+		body, err := l.Admin(ctx, id, "/stats?format=json&filter="+url.QueryEscape(`\.update_rejected$`))
+		if err != nil {
+			return -1
+		}
+		var stats struct {
+			Stats []struct {
+				Value int `json:"value"`
+			} `json:"stats"`
+		}
+		if json.Unmarshal([]byte(body), &stats) != nil {
+			return -1
+		}
+		for _, s := range stats.Stats {
+			sum += s.Value
+		}
+	}
+	return sum
+}

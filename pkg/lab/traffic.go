@@ -1,0 +1,192 @@
+package lab
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/meshpilot/pilot/pkg/lab/app"
+	"github.com/meshpilot/pilot/pkg/model"
+)
+
+const (
+	callTimeout = 5 * time.Second
+	// maxRate bounds all traffic of a lab, in requests a second; a pair never
+	// makes more than pairRate.
+	maxRate  = 300
+	pairRate = 10
+	// recentCalls decide what the table says of "now".
+	recentCalls = 10
+)
+
+// pair is one caller and one service port, and what became of its calls.
+type pair struct {
+	caller  model.WorkloadID
+	sidecar bool // the caller has one
+	target  target
+	clients []*app.Client // one, or one per endpoint for a caller without a sidecar
+
+	mu         sync.Mutex
+	sum        tally
+	firstError string
+	recent     []outcome // the latest last, at most recentCalls
+	conns      connections
+	share      float64 // of connections in the last interval with one; line protocols
+	connsBase  connections
+	connsSeen  bool
+}
+
+// tally counts calls. Mesh counts those whose answer names the caller's
+// identity; only HTTP answers do.
+type tally struct{ requests, failed, mesh uint64 }
+
+type outcome struct {
+	at           time.Time
+	failed, mesh bool
+}
+
+// pair is c as a caller of t.
+func (c *cell) pair(t target) *pair {
+	p := &pair{caller: c.id, sidecar: c.sidecar, target: t}
+	targets := t.direct()
+	if c.sidecar {
+		targets = []app.Target{t.through()}
+	}
+	for _, one := range targets {
+		p.clients = append(p.clients, app.NewClient(c.id.Name, one, c.dial, c.proxy))
+	}
+	return p
+}
+
+// run calls the target every interval until ctx ends, by turns on a kept
+// connection and on a new one.
+func (p *pair) run(ctx context.Context, first, interval time.Duration) {
+	timer := time.NewTimer(first)
+	defer timer.Stop()
+	for i := 0; ; i++ {
+		select {
+		case <-ctx.Done():
+			for _, c := range p.clients {
+				c.Close()
+			}
+			return
+		case <-timer.C:
+		}
+		timer.Reset(interval)
+		p.call(ctx, p.clients[i/2%len(p.clients)], i%2 == 0)
+	}
+}
+
+func (p *pair) call(ctx context.Context, client *app.Client, keepAlive bool) {
+	limited, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	echo, err := client.Call(limited, keepAlive)
+	if ctx.Err() != nil {
+		return // the lab is stopping, which is nobody's failure
+	}
+	p.record(outcome{at: time.Now(), failed: err != nil, mesh: err == nil && echo.Peer != ""}, err)
+}
+
+func (p *pair) record(o outcome, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.sum.requests++
+	if o.failed {
+		p.sum.failed++
+		if p.firstError == "" {
+			p.firstError = err.Error()
+		}
+	}
+	if o.mesh {
+		p.sum.mesh++
+	}
+	if len(p.recent) == recentCalls {
+		p.recent = append(p.recent[:0], p.recent[1:]...)
+	}
+	p.recent = append(p.recent, o)
+}
+
+// recordConnections takes what the caller's sidecar counts for the target's
+// cluster. Its counters start again with the process.
+func (p *pair) recordConnections(now connections) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.connsSeen || now.all < p.connsBase.all || now.tls < p.connsBase.tls {
+		p.connsSeen, p.connsBase = true, now
+		return
+	}
+	opened := connections{now.all - p.connsBase.all, now.tls - p.connsBase.tls}
+	if opened.all == 0 {
+		return // a handshake still under way counts with its connection
+	}
+	p.connsBase = now
+	p.conns.all += opened.all
+	p.conns.tls += opened.tls
+	p.share = min(1, float64(opened.tls)/float64(opened.all))
+}
+
+// Row is the state of one pair, as the table shows it.
+type Row struct {
+	Caller   string `json:"caller"`
+	Sidecar  bool   `json:"sidecar"` // the caller has one
+	Callee   string `json:"callee"`  // host
+	Port     uint16 `json:"port"`
+	Protocol string `json:"protocol"`
+	Requests uint64 `json:"requests"`
+	Failed   uint64 `json:"failed"`
+	// MTLS is the share of all answered calls (HTTP), or of the connections
+	// that the caller's sidecar opened (TCP), in mesh mTLS.
+	MTLS       float64 `json:"mtls"`
+	FirstError string  `json:"firstError,omitempty"`
+	// Now is MTLS of the latest calls, and FailedNow how many of them failed.
+	Now       float64 `json:"-"`
+	FailedNow int     `json:"-"`
+	latest    int     // how many calls Now and FailedNow are about
+	// Since is when the oldest of the latest calls was answered.
+	Since time.Time `json:"-"`
+	// Mode is what the callee's ports accept: MIXED if they differ.
+	Mode string `json:"mode"`
+	// Age is how long ago the caller's Envoy took its latest configuration;
+	// negative if the caller has none.
+	Age time.Duration `json:"-"`
+}
+
+func (p *pair) row() Row {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	r := Row{
+		Caller: callerName(p.caller), Sidecar: p.sidecar, Callee: p.target.host, Port: p.target.port,
+		Protocol: p.target.protocol.String(), Requests: p.sum.requests, Failed: p.sum.failed, FirstError: p.firstError,
+	}
+	r.latest = len(p.recent)
+	mesh := 0
+	for _, o := range p.recent {
+		if o.failed {
+			r.FailedNow++
+		}
+		if o.mesh {
+			mesh++
+		}
+	}
+	if len(p.recent) > 0 {
+		r.Since = p.recent[0].at
+	}
+	if !p.target.protocol.IsHTTP() {
+		r.Now, r.MTLS = p.share, ratio(p.conns.tls, p.conns.all)
+		return r
+	}
+	r.Now = ratio(uint64(mesh), uint64(len(p.recent)-r.FailedNow))
+	r.MTLS = ratio(p.sum.mesh, p.sum.requests-p.sum.failed)
+	return r
+}
+
+func ratio(part, all uint64) float64 {
+	if all == 0 {
+		return 0
+	}
+	return min(1, float64(part)/float64(all))
+}
+
+// callerName is namespace/name; the lab's own client has no namespace.
+func callerName(id model.WorkloadID) string { return strings.TrimPrefix(id.String(), "/") }
