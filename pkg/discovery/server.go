@@ -39,6 +39,9 @@ type Options struct {
 	PlaintextRemote bool
 	TLSAddress      string      // xDS over TLS, usually :15012
 	TLS             *tls.Config // must verify client certificates
+	// ListenTLS opens TLSAddress where net.Listen does not reach: in another
+	// network namespace. Nil is net.Listen.
+	ListenTLS func(address string) (net.Listener, error)
 	MetricsAddress  string      // /metrics, usually :15014
 	HTTPAddress     string      // /readyz and /debug/, usually :8080
 	DebugRemote     bool        // /debug/ answers other machines too
@@ -92,7 +95,11 @@ func Listen(o Options) (*Server, error) {
 		if port.address == "" {
 			continue
 		}
-		l, err := listen(port.address, port.flag)
+		open := listenTCP
+		if port.bound == &s.addresses.TLS && o.ListenTLS != nil {
+			open = o.ListenTLS
+		}
+		l, err := listen(open, port.address, port.flag)
 		if err != nil {
 			s.closePorts()
 			return nil, err
@@ -128,8 +135,10 @@ func loopback(address string) bool {
 	return host == "localhost" || err == nil && ip.IsLoopback()
 }
 
-func listen(address, flag string) (net.Listener, error) {
-	l, err := net.Listen("tcp", address)
+func listenTCP(address string) (net.Listener, error) { return net.Listen("tcp", address) }
+
+func listen(open func(string) (net.Listener, error), address, flag string) (net.Listener, error) {
+	l, err := open(address)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
 		return nil, fmt.Errorf("%s is in use by another program; stop it, or choose another address with %s: %w", address, flag, err)
