@@ -41,10 +41,10 @@ type Options struct {
 	TLS             *tls.Config // must verify client certificates
 	// ListenTLS opens TLSAddress where net.Listen does not reach: in another
 	// network namespace. Nil is net.Listen.
-	ListenTLS func(address string) (net.Listener, error)
-	MetricsAddress  string      // /metrics, usually :15014
-	HTTPAddress     string      // /readyz and /debug/, usually :8080
-	DebugRemote     bool        // /debug/ answers other machines too
+	ListenTLS      func(address string) (net.Listener, error)
+	MetricsAddress string // /metrics, usually :15014
+	HTTPAddress    string // /readyz and /debug/, usually :8080
+	DebugRemote    bool   // /debug/ answers other machines too
 
 	Log *slog.Logger // nil is slog.Default
 }
