@@ -54,7 +54,7 @@ func rootCmd() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(serveCmd(), validateCmd(), renderCmd(), diffCmd(), bootstrapCmd(), versionCmd())
+	root.AddCommand(labCmd(), serveCmd(), validateCmd(), renderCmd(), diffCmd(), bootstrapCmd(), versionCmd())
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return fmt.Errorf("%w\nSee '%s --help'", err, cmd.CommandPath())
 	})

@@ -207,7 +207,7 @@ func (s *setting) startSidecar(ctx context.Context, c *cell, mesh *model.Mesh) e
 	if mesh.Concurrency == 0 {
 		args = append(args, "--concurrency", "1") // many Envoys share the cores
 	}
-	if c.envoy, err = startEnvoy(c.id.String(), s.binary, args, filepath.Join(dir, "envoy.log"), c.space, uid); err != nil {
+	if c.envoy, err = startEnvoy(c.id.String(), s.binary, args, dir, c.space, uid); err != nil {
 		return err
 	}
 	return c.envoy.waitLive(ctx, c.admin)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -34,14 +35,19 @@ type envoy struct {
 }
 
 // startEnvoy runs binary with args, in space if that is not nil, as the user
-// uid if that is not 0. The process ends with this one, however this one ends:
-// the kernel sees to it.
-func startEnvoy(name, binary string, args []string, log string, space *netns.Space, uid int) (*envoy, error) {
-	out, err := os.Create(log)
+// uid if that is not 0; access.log and envoy.log in dir get what it says. The
+// process ends with this one, however this one ends: the kernel sees to it.
+func startEnvoy(name, binary string, args []string, dir string, space *netns.Space, uid int) (*envoy, error) {
+	access, err := logFile(filepath.Join(dir, "access.log"), uid)
 	if err != nil {
 		return nil, err
 	}
-	defer out.Close()
+	defer access.Close()
+	log, err := logFile(filepath.Join(dir, "envoy.log"), uid)
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
 	exe, err := os.Open(binary)
 	if err != nil {
 		return nil, fmt.Errorf("open Envoy: %w", err)
@@ -51,12 +57,12 @@ func startEnvoy(name, binary string, args []string, log string, space *netns.Spa
 	// By its descriptor, because another user may not reach it by its path.
 	cmd.Path = "/proc/self/fd/3"
 	cmd.ExtraFiles = []*os.File{exe}
-	cmd.Stdout, cmd.Stderr = out, out
+	cmd.Stdout, cmd.Stderr = access, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if uid != 0 {
 		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)}
 	}
-	e := &envoy{name: name, log: log, exited: make(chan struct{})}
+	e := &envoy{name: name, log: log.Name(), exited: make(chan struct{})}
 	started := make(chan error, 1)
 	// The thread that starts the process must outlive it, or the kernel takes
 	// it for the death of the parent.
@@ -80,6 +86,18 @@ func startEnvoy(name, binary string, args []string, log string, space *netns.Spa
 		return nil, err
 	}
 	return e, nil
+}
+
+// logFile is a file that the user can open again by the name /dev/stdout.
+func logFile(path string, uid int) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil || uid == 0 {
+		return f, err
+	}
+	if err := f.Chown(uid, -1); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }
 
 func inSpace(space *netns.Space, f func() error) error {
