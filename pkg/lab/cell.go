@@ -12,6 +12,7 @@ import (
 
 	"github.com/meshpilot/pilot/pkg/identity"
 	"github.com/meshpilot/pilot/pkg/lab/app"
+	"github.com/meshpilot/pilot/pkg/lab/envoy"
 	"github.com/meshpilot/pilot/pkg/lab/netns"
 	"github.com/meshpilot/pilot/pkg/model"
 	"github.com/meshpilot/pilot/pkg/translate"
@@ -30,8 +31,8 @@ type cell struct {
 	served map[uint16]bool
 	proxy  string // the explicit HTTP proxy that the application uses; empty with capture
 	node   model.Proxy
-	envoy  *envoy // nil without a sidecar
-	admin  *admin
+	envoy  *envoy.Process // nil without a sidecar
+	admin  *envoy.Admin
 }
 
 // setting is what all cells of a lab share.
@@ -133,7 +134,7 @@ func (s *setting) prepareSidecar(c *cell, mesh *model.Mesh) error {
 	if c.space == nil {
 		c.node.Local.AppAddress = c.app.String()
 	}
-	c.admin = newAdmin(join(adminHost.String(), mesh.AdminPort), c.dial)
+	c.admin = envoy.NewAdmin(join(adminHost.String(), mesh.AdminPort), c.dial)
 	return s.freePorts(c, mesh)
 }
 
@@ -207,16 +208,18 @@ func (s *setting) startSidecar(ctx context.Context, c *cell, mesh *model.Mesh) e
 	if mesh.Concurrency == 0 {
 		args = append(args, "--concurrency", "1") // many Envoys share the cores
 	}
-	if c.envoy, err = startEnvoy(c.id.String(), s.binary, args, dir, c.space, uid); err != nil {
+	if c.envoy, err = envoy.Start(envoy.Spec{
+		Name: c.id.String(), Binary: s.binary, Args: args, Dir: dir, Space: c.space, UID: uid,
+	}); err != nil {
 		return err
 	}
-	return c.envoy.waitLive(ctx, c.admin)
+	return c.envoy.WaitLive(ctx, c.admin)
 }
 
 // stop ends the sidecar, then the application.
 func (c *cell) stop() error {
 	if c.envoy != nil {
-		c.envoy.stop()
+		c.envoy.Stop()
 	}
 	return c.server.Close()
 }

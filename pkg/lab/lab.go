@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/meshpilot/pilot/pkg/identity"
+	"github.com/meshpilot/pilot/pkg/lab/envoy"
 	"github.com/meshpilot/pilot/pkg/lab/netns"
 	"github.com/meshpilot/pilot/pkg/meshconfig"
 	"github.com/meshpilot/pilot/pkg/model"
@@ -199,14 +200,12 @@ func (l *Lab) startSidecars(ctx context.Context, cells []*cell, mesh *model.Mesh
 }
 
 // watch reports an Envoy that ends by itself.
-func (l *Lab) watch(e *envoy) {
-	<-e.exited
-	if e.stopping.Load() {
-		return
-	}
-	select {
-	case l.died <- e.failure(fmt.Errorf("ended by itself: %w", e.err)):
-	default: // one is enough
+func (l *Lab) watch(e *envoy.Process) {
+	if err := e.Died(); err != nil {
+		select {
+		case l.died <- err:
+		default: // one is enough
+		}
 	}
 }
 

@@ -220,5 +220,5 @@ func (l *Lab) Admin(ctx context.Context, id model.WorkloadID, path string) (stri
 	if c == nil || !c.sidecar {
 		return "", fmt.Errorf("%s has no sidecar here", id)
 	}
-	return c.admin.get(ctx, path)
+	return c.admin.Get(ctx, path)
 }

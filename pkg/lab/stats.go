@@ -2,9 +2,7 @@ package lab
 
 import (
 	"context"
-	"encoding/json"
 	"maps"
-	"net/url"
 	"slices"
 	"sync"
 	"time"
@@ -42,7 +40,7 @@ func (l *Lab) readStats(ctx context.Context) {
 			continue
 		}
 		all.Go(func() {
-			found, err := c.admin.outboundConnections(ctx)
+			found, err := c.admin.OutboundConnections(ctx)
 			if err != nil {
 				return // an Envoy that ended is reported by watch
 			}
@@ -75,21 +73,15 @@ func (l *Lab) nacks(ctx context.Context) int {
 	defer cancel()
 	sum := 0
 	for _, id := range l.Sidecars() {
-		body, err := l.Admin(ctx, id, "/stats?format=json&filter="+url.QueryEscape(`\.update_rejected$`))
+		c := l.cell(id)
+		if c == nil {
+			continue // removed meanwhile
+		}
+		rejected, err := c.admin.Rejected(ctx)
 		if err != nil {
 			return -1
 		}
-		var stats struct {
-			Stats []struct {
-				Value int `json:"value"`
-			} `json:"stats"`
-		}
-		if json.Unmarshal([]byte(body), &stats) != nil {
-			return -1
-		}
-		for _, s := range stats.Stats {
-			sum += s.Value
-		}
+		sum += rejected
 	}
 	return sum
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/meshpilot/pilot/pkg/lab/app"
+	"github.com/meshpilot/pilot/pkg/lab/envoy"
 	"github.com/meshpilot/pilot/pkg/model"
 )
 
@@ -31,9 +32,9 @@ type pair struct {
 	sum        tally
 	firstError string
 	recent     []outcome // the latest last, at most recentCalls
-	conns      connections
+	conns      envoy.Connections
 	share      float64 // of connections in the last interval with one; line protocols
-	connsBase  connections
+	connsBase  envoy.Connections
 	connsSeen  bool
 }
 
@@ -109,21 +110,21 @@ func (p *pair) record(o outcome, err error) {
 
 // recordConnections takes what the caller's sidecar counts for the target's
 // cluster. Its counters start again with the process.
-func (p *pair) recordConnections(now connections) {
+func (p *pair) recordConnections(now envoy.Connections) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.connsSeen || now.all < p.connsBase.all || now.tls < p.connsBase.tls {
+	if !p.connsSeen || now.All < p.connsBase.All || now.TLS < p.connsBase.TLS {
 		p.connsSeen, p.connsBase = true, now
 		return
 	}
-	opened := connections{now.all - p.connsBase.all, now.tls - p.connsBase.tls}
-	if opened.all == 0 {
+	opened := envoy.Connections{All: now.All - p.connsBase.All, TLS: now.TLS - p.connsBase.TLS}
+	if opened.All == 0 {
 		return // a handshake still under way counts with its connection
 	}
 	p.connsBase = now
-	p.conns.all += opened.all
-	p.conns.tls += opened.tls
-	p.share = min(1, float64(opened.tls)/float64(opened.all))
+	p.conns.All += opened.All
+	p.conns.TLS += opened.TLS
+	p.share = min(1, float64(opened.TLS)/float64(opened.All))
 }
 
 // Row is the state of one pair, as the table shows it.
@@ -135,7 +136,7 @@ type Row struct {
 	Protocol string `json:"protocol"`
 	Requests uint64 `json:"requests"`
 	Failed   uint64 `json:"failed"`
-	// MTLS is the share of all answered calls (HTTP), or of the connections
+	// MTLS is the share of all answered calls (HTTP), or of the envoy.Connections
 	// that the caller's sidecar opened (TCP), in mesh mTLS.
 	MTLS       float64 `json:"mtls"`
 	FirstError string  `json:"firstError,omitempty"`
@@ -173,7 +174,7 @@ func (p *pair) row() Row {
 		r.Since = p.recent[0].at
 	}
 	if !p.target.protocol.IsHTTP() {
-		r.Now, r.MTLS = p.share, ratio(p.conns.tls, p.conns.all)
+		r.Now, r.MTLS = p.share, ratio(p.conns.TLS, p.conns.All)
 		return r
 	}
 	r.Now = ratio(uint64(mesh), uint64(len(p.recent)-r.FailedNow))

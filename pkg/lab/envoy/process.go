@@ -1,4 +1,5 @@
-package lab
+// Package envoy runs real Envoys for the lab, and reads their admin endpoints.
+package envoy
 
 import (
 	"bufio"
@@ -18,13 +19,13 @@ import (
 )
 
 const (
-	envoyStart = 60 * time.Second // several start at once on few cores
-	envoyStop  = 5 * time.Second
-	logTail    = 12 // lines of Envoy's log in an error
+	startTime = 60 * time.Second // several start at once on few cores
+	stopTime  = 5 * time.Second
+	logTail   = 12 // lines of Envoy's log in an error
 )
 
-// envoy is one running Envoy process.
-type envoy struct {
+// Process is one running Envoy.
+type Process struct {
 	name    string
 	log     string // path
 	process *os.Process
@@ -34,43 +35,58 @@ type envoy struct {
 	stopping atomic.Bool // it is asked to end
 }
 
-// startEnvoy runs binary with args, in space if that is not nil, as the user
-// uid if that is not 0; access.log and envoy.log in dir get what it says. The
-// process ends with this one, however this one ends: the kernel sees to it.
-func startEnvoy(name, binary string, args []string, dir string, space *netns.Space, uid int) (*envoy, error) {
-	access, err := logFile(filepath.Join(dir, "access.log"), uid)
+// Spec says what to start.
+type Spec struct {
+	Name   string // whose sidecar it is, for errors
+	Binary string
+	Args   []string
+	Dir    string       // gets access.log and envoy.log
+	Space  *netns.Space // nil: where this process is
+	UID    int          // 0: as this process
+}
+
+// Start runs an Envoy. It ends with this process, however this one ends: the
+// kernel sees to it.
+func Start(s Spec) (*Process, error) {
+	access, err := logFile(filepath.Join(s.Dir, "access.log"), s.UID)
 	if err != nil {
 		return nil, err
 	}
 	defer access.Close()
-	log, err := logFile(filepath.Join(dir, "envoy.log"), uid)
+	log, err := logFile(filepath.Join(s.Dir, "envoy.log"), s.UID)
 	if err != nil {
 		return nil, err
 	}
 	defer log.Close()
-	exe, err := os.Open(binary)
+	exe, err := os.Open(s.Binary)
 	if err != nil {
 		return nil, fmt.Errorf("open Envoy: %w", err)
 	}
 	defer exe.Close()
-	cmd := exec.Command(binary, args...)
+	cmd := exec.Command(s.Binary, s.Args...)
 	// By its descriptor, because another user may not reach it by its path.
 	cmd.Path = "/proc/self/fd/3"
 	cmd.ExtraFiles = []*os.File{exe}
 	cmd.Stdout, cmd.Stderr = access, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	if uid != 0 {
-		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)}
+	if s.UID != 0 {
+		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(s.UID), Gid: uint32(s.UID)}
 	}
-	e := &envoy{name: name, log: log.Name(), exited: make(chan struct{})}
+	e := &Process{name: s.Name, log: log.Name(), exited: make(chan struct{})}
+	if err := e.run(cmd, s.Space); err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
+// run starts cmd and sees it end, on one thread: if the thread that started a
+// process ends first, the kernel takes it for the death of the parent.
+func (e *Process) run(cmd *exec.Cmd, space *netns.Space) error {
 	started := make(chan error, 1)
-	// The thread that starts the process must outlive it, or the kernel takes
-	// it for the death of the parent.
 	go func() {
 		err := inSpace(space, func() error {
 			if err := cmd.Start(); err != nil {
-				started <- fmt.Errorf("start Envoy %s: %w", binary, err)
-				return nil
+				return fmt.Errorf("start Envoy %s: %w", cmd.Args[0], err)
 			}
 			e.process = cmd.Process
 			started <- nil
@@ -82,10 +98,7 @@ func startEnvoy(name, binary string, args []string, dir string, space *netns.Spa
 			started <- err
 		}
 	}()
-	if err := <-started; err != nil {
-		return nil, err
-	}
-	return e, nil
+	return <-started
 }
 
 // logFile is a file that the user can open again by the name /dev/stdout.
@@ -107,25 +120,25 @@ func inSpace(space *netns.Space, f func() error) error {
 	return space.Do(f)
 }
 
-// waitLive waits until Envoy has its configuration and its listeners are open.
-func (e *envoy) waitLive(ctx context.Context, a *admin) error {
-	ctx, cancel := context.WithTimeout(ctx, envoyStart)
+// WaitLive waits until Envoy has its configuration and its listeners are open.
+func (e *Process) WaitLive(ctx context.Context, a *Admin) error {
+	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	state := "does not answer yet"
 	for {
-		if s, err := a.get(ctx, "/ready"); err == nil || s != "" {
+		if s, err := a.Get(ctx, "/ready"); err == nil || s != "" {
 			if state = strings.TrimSpace(s); state == "LIVE" {
 				return nil
 			}
 		}
 		select {
 		case <-e.exited:
-			return e.failure(fmt.Errorf("ended at once: %w", e.err))
+			return e.Failure(fmt.Errorf("ended at once: %w", e.err))
 		case <-ctx.Done():
 			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-				return e.failure(fmt.Errorf("not live after %s: %s", envoyStart, state))
+				return e.Failure(fmt.Errorf("not live after %s: %s", startTime, state))
 			}
 			return ctx.Err()
 		case <-tick.C:
@@ -133,16 +146,16 @@ func (e *envoy) waitLive(ctx context.Context, a *admin) error {
 	}
 }
 
-// failure is an error with the end of Envoy's log.
-func (e *envoy) failure(err error) error {
+// Failure is an error with the end of Envoy's log.
+func (e *Process) Failure(err error) error {
 	return fmt.Errorf("Envoy of %s: %w\n%s\nIts whole log is in %s", e.name, err, tailOf(e.log), e.log)
 }
 
-// stop asks the process to end, then makes it.
-func (e *envoy) stop() {
+// Stop asks the process to end, then makes it.
+func (e *Process) Stop() {
 	e.stopping.Store(true)
 	_ = e.process.Signal(syscall.SIGTERM) // an error says that it is gone
-	timer := time.NewTimer(envoyStop)
+	timer := time.NewTimer(stopTime)
 	defer timer.Stop()
 	select {
 	case <-e.exited:
@@ -163,4 +176,13 @@ func tailOf(path string) string {
 		lines = append(lines, "    "+scan.Text())
 	}
 	return strings.Join(lines[max(0, len(lines)-logTail):], "\n")
+}
+
+// Died waits for the end of the process, and is nil if Stop asked for it.
+func (e *Process) Died() error {
+	<-e.exited
+	if e.stopping.Load() {
+		return nil
+	}
+	return e.Failure(fmt.Errorf("ended by itself: %w", e.err))
 }
