@@ -132,6 +132,9 @@ func (d *Decoder) messageValue(n *yaml.Node, f protoreflect.FieldDescriptor, fre
 	case protoreflect.Int64Kind:
 		i, ok := d.integer(n, -1<<63, 1<<63-1)
 		return protoreflect.ValueOfInt64(i), ok
+	case protoreflect.DoubleKind:
+		x, ok := d.float(n)
+		return protoreflect.ValueOfFloat64(x), ok
 	}
 	d.fault(n.Line, "fields of type %s are not supported", f.Kind())
 	return protoreflect.Value{}, false

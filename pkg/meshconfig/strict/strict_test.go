@@ -202,6 +202,37 @@ func TestMessages(t *testing.T) {
 	}
 }
 
+// TestWellKnown: durations, wrappers and the scalars that ServiceEntry lacks.
+func TestWellKnown(t *testing.T) {
+	var rule networkingv1.DestinationRule
+	faults := decode(t, `
+host: a
+trafficPolicy:
+  connectionPool:
+    tcp: {connectTimeout: 1.5s, maxConnections: 7}
+    http: {useClientProtocol: true}
+  outlierDetection: {consecutive5xxErrors: 3}
+  loadBalancer: {warmup: {duration: 1s, aggression: 1.5}}
+`, &rule)
+	p := rule.TrafficPolicy
+	if len(faults) > 0 || p.ConnectionPool.Tcp.ConnectTimeout.AsDuration().Milliseconds() != 1500 || p.ConnectionPool.Tcp.MaxConnections != 7 ||
+		!p.ConnectionPool.Http.UseClientProtocol || p.OutlierDetection.Consecutive_5XxErrors.GetValue() != 3 ||
+		p.LoadBalancer.Warmup.Aggression.GetValue() != 1.5 {
+		t.Errorf("got %v, %v", faults, &rule)
+	}
+	for text, want := range map[string]string{
+		"trafficPolicy: {connectionPool: {tcp: {connectTimeout: soon}}}":                         `1: trafficPolicy.connectionPool.tcp.connectTimeout: got the string "soon", which is no google.protobuf.Duration`,
+		"trafficPolicy: {connectionPool: {tcp: {connectTimeout: {seconds: 1}}}}":                 "1: trafficPolicy.connectionPool.tcp.connectTimeout: got a mapping, which is no google.protobuf.Duration",
+		"trafficPolicy: {connectionPool: {http: {useClientProtocol: 'yes'}}}":                    `1: trafficPolicy.connectionPool.http.useClientProtocol: want true or false, got the string "yes"; write true without quotes`,
+		"trafficPolicy: {outlierDetection: {minHealthPercent: 50.5}}":                            "1: trafficPolicy.outlierDetection.minHealthPercent: want a whole number, got the number 50.5",
+		"trafficPolicy: {loadBalancer: {consistentHash: {httpCookie: {name: a, ttl: [1, {}]}}}}": "1: trafficPolicy.loadBalancer.consistentHash.httpCookie.ttl: got a list, which is no google.protobuf.Duration",
+	} {
+		if got := strings.Join(decode(t, text, &networkingv1.DestinationRule{}), "; "); got != want {
+			t.Errorf("%q\n got %s\nwant %s", text, got, want)
+		}
+	}
+}
+
 func TestSyntax(t *testing.T) {
 	for _, c := range []struct{ name, text, want string }{
 		{"tab", "a:\n\tb: 1\n", "2: a tab indents this line; YAML takes spaces only, write spaces instead"},
