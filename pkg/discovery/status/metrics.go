@@ -26,7 +26,7 @@ type Metrics struct {
 	Refused   *prometheus.CounterVec // by gRPC code
 	Edits     prometheus.Counter
 	LastACK   prometheus.Histogram
-	Work      *prometheus.HistogramVec // by step: compile, build, translate, check, apply
+	Work      *prometheus.HistogramVec // by step: compile, build, translate, apply, lint
 	Halves    *prometheus.GaugeVec     // by side: client, server
 	Cache     *prometheus.CounterVec   // by result: hit, miss
 
