@@ -142,12 +142,13 @@ func (l *ledger) refusedBy(e ads.Event, from []model.Key) {
 		return
 	}
 	c.refused[e.TypeURL] = true
+	text := strings.TrimSpace(e.Detail)
 	p := meshconfig.Problem{Code: "NACK", Severity: meshconfig.Error, On: proxyKey(c.proxy)}
 	if e.TypeURL == translate.SecretType {
 		p.Code = "NO_CERTIFICATE"
-		p.Message = "certificate files are missing or unfit, so it gets no TLS configuration: " + e.Detail
+		p.Message = "certificate files are missing or unfit, so it gets no TLS configuration: " + text
 	} else {
-		p.Message = fmt.Sprintf("proxy %s refused %s: %s", c.node, status.TypeName(e.TypeURL), e.Detail)
+		p.Message = fmt.Sprintf("proxy %s refused %s: %s", c.node, status.TypeName(e.TypeURL), text)
 		if len(from) > 0 {
 			names := make([]string, len(from))
 			for i, key := range from {

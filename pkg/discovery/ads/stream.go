@@ -108,7 +108,7 @@ func (s *Store) serve(g grpc.ServerStream, delta bool) error {
 		return err
 	}
 	err = st.read(&r)
-	wire.End(g.Context())
+	wire.End(g.Context(), nil)
 	st.sending.Lock()
 	st.left = true
 	st.sending.Unlock()
@@ -319,7 +319,7 @@ func (s *stream) stop(err error) {
 		s.end = err
 	}
 	s.mu.Unlock()
-	wire.End(s.grpc.Context())
+	wire.End(s.grpc.Context(), err)
 }
 
 // reason is the status that the handler returns: err, unless the stream was

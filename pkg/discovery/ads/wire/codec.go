@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/encoding/proto"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/tap"
 )
 
@@ -88,8 +89,17 @@ func makeEndable(ctx context.Context, info *tap.Info) (context.Context, error) {
 	return &endable{ctx, end}, nil
 }
 
-// End makes the calls that wait on a stream with this context return.
-func End(ctx context.Context) {
+// End makes the calls that wait on a stream with this context return. If err
+// is not nil, it is the status that the peer gets: a RecvMsg that returns
+// because of the context would otherwise say Canceled before the handler can.
+func End(ctx context.Context, err error) {
+	if err != nil {
+		// The transport's stream has this method, though not in an interface.
+		type closer interface{ WriteStatus(*status.Status) error }
+		if stream, ok := grpc.ServerTransportStreamFromContext(ctx).(closer); ok {
+			_ = stream.WriteStatus(status.Convert(err)) // the peer is gone; so is its stream
+		}
+	}
 	if end, ok := ctx.Value(endKey{}).(context.CancelFunc); ok {
 		end()
 	}
