@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/meshpilot/pilot/pkg/lab/netns"
 	"github.com/meshpilot/pilot/pkg/meshconfig"
 	"github.com/meshpilot/pilot/pkg/model"
 	"github.com/meshpilot/pilot/pkg/translate"
@@ -16,6 +17,9 @@ import (
 // Run starts the mesh and shows what happens in it until ctx ends, or for
 // Options.For; then it stops everything.
 func Run(ctx context.Context, o Options) error {
+	if o.Capture && !netns.Privileged() {
+		return netns.Reexec()
+	}
 	l, err := Start(ctx, o)
 	if err != nil {
 		return err

@@ -109,6 +109,8 @@ func setns(fd uintptr) error {
 func run(stdin, name string, args ...string) error {
 	cmd := exec.Command(lookup(name), args...)
 	cmd.Stdin = strings.NewReader(stdin)
+	// Its usual lock is root's, and nobody else is in the namespace.
+	cmd.Env = append(os.Environ(), "XTABLES_LOCKFILE=/dev/null")
 	out, err := cmd.CombinedOutput()
 	if errors.Is(err, exec.ErrNotFound) {
 		return fmt.Errorf("capture needs the program %q: install it (Debian: apt-get install iproute2 iptables)", name)
