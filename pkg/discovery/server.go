@@ -190,6 +190,13 @@ func (s *Server) closePorts() {
 // Addresses are where the server listens.
 func (s *Server) Addresses() Addresses { return s.addresses }
 
+// State is what the pages show, for callers in the same process.
+func (s *Server) State() status.State {
+	state := *s.hub.published.Load()
+	state.Proxies = s.hub.proxies()
+	return state
+}
+
 // Edits are the last edits, oldest first, and how far each has come.
 func (s *Server) Edits() []status.Edit { return s.hub.published.Load().Edits }
 
@@ -260,11 +267,7 @@ func (s *Server) pages() status.Pages {
 			}
 			return nil
 		},
-		State: func(context.Context) (status.State, error) {
-			state := *s.hub.published.Load()
-			state.Proxies = s.hub.proxies()
-			return state, nil
-		},
+		State: func(context.Context) (status.State, error) { return s.State(), nil },
 		Config: func(_ context.Context, node string) ([]status.Resources, bool, error) {
 			sent, ok := s.hub.store.Config(node)
 			out := make([]status.Resources, len(sent))

@@ -2,15 +2,12 @@ package lab
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"time"
 
@@ -127,11 +124,8 @@ func (c *control) Run(ctx context.Context, publish func(meshconfig.Bundle, []mes
 		c.times = append(c.times, editTime{now, lastWritten(c.dir, now)})
 		c.mu.Unlock()
 		publish(b, problems)
-		in, compiled := meshconfig.Compile(b, domain)
-		c.put(state{
-			bundle: b, inputs: in, snapshot: model.Build(in), at: now,
-			problems: append(slices.Clone(problems), compiled...),
-		})
+		in, _ := meshconfig.Inputs(b, domain) // the control plane reports problems
+		c.put(state{bundle: b, inputs: in, snapshot: model.Build(in), at: now})
 	})
 }
 
@@ -194,28 +188,15 @@ func lastWritten(dir string, now time.Time) time.Time {
 	return newest
 }
 
-// proxies are when each workload's Envoy last took a configuration.
-func (c *control) proxies(ctx context.Context) (map[string]time.Time, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+c.server.Addresses().HTTP+"/debug/proxies", nil)
-	if err != nil {
-		return nil, err
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	var list []status.Proxy
-	if err := json.NewDecoder(resp.Body).Decode(&list); err != nil {
-		return nil, fmt.Errorf("/debug/proxies: %w", err)
-	}
+// acked are when each workload's Envoy last took a configuration.
+func acked(s status.State) map[string]time.Time {
 	last := map[string]time.Time{}
-	for _, p := range list {
+	for _, p := range s.Proxies {
 		for _, t := range p.Types {
 			if t.AckedAt.After(last[p.Workload]) {
 				last[p.Workload] = t.AckedAt
 			}
 		}
 	}
-	return last, nil
+	return last
 }

@@ -67,8 +67,6 @@ type state struct {
 	bundle   meshconfig.Bundle
 	inputs   model.Inputs
 	snapshot *model.Snapshot
-	problems []meshconfig.Problem
-	editedAt time.Time // by the clock of the file system
 	at       time.Time // published
 }
 

@@ -17,15 +17,16 @@ type printer struct {
 	mu       sync.Mutex
 	out      io.Writer
 	terminal bool
-	height   int // lines of the table on the screen
-	last     map[string]string
+	height   int               // lines of the table on the screen
+	last     map[string]string // by row: the state that was printed
+	seen     map[string]string // by row: the state a moment ago
 }
 
 func newPrinter(out io.Writer) *printer {
 	if out == nil {
 		out = io.Discard
 	}
-	p := &printer{out: out, last: map[string]string{}}
+	p := &printer{out: out, last: map[string]string{}, seen: map[string]string{}}
 	if f, ok := out.(*os.File); ok {
 		_, rows := terminalSize(f)
 		p.terminal = rows > 0
@@ -49,7 +50,7 @@ func (p *printer) event(format string, args ...any) {
 	defer p.mu.Unlock()
 	p.erase()
 	text := fmt.Sprintf(format, args...)
-	fmt.Fprintf(p.out, "%s  %s\n", time.Now().Format("15:04:05.000"), strings.ReplaceAll(text, "\n", "\n              "))
+	fmt.Fprintf(p.out, "%s  %s\n", clock(time.Now()), strings.ReplaceAll(text, "\n", "\n              "))
 }
 
 // erase removes the table from the screen.
@@ -60,8 +61,8 @@ func (p *printer) erase() {
 	}
 }
 
-// table shows the rows: on a terminal all of them, else a summary, and each
-// row whose state changed.
+// table shows the rows: on a terminal all of them, else those whose state
+// changed and lasted.
 func (p *printer) table(rows []Row) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -70,11 +71,12 @@ func (p *printer) table(rows []Row) {
 		return
 	}
 	for _, r := range rows {
-		name := r.name()
-		if now := r.state(); now != p.last[name] {
+		name, now := r.name(), r.state()
+		if lasts := now == p.seen[name]; lasts && now != p.last[name] {
 			p.last[name] = now
-			fmt.Fprintf(p.out, "%s  %s: %s\n", time.Now().Format("15:04:05.000"), name, now)
+			fmt.Fprintf(p.out, "%s  %-58s %s\n", clock(time.Now()), name, now)
 		}
+		p.seen[name] = now
 	}
 }
 
@@ -100,11 +102,11 @@ func (p *printer) summary(rows []Row) {
 		return
 	}
 	t := total(rows)
-	fmt.Fprintf(p.out, "%s  %d pairs: %d requests, %d failed\n", time.Now().Format("15:04:05.000"), len(rows), t.Requests, t.Failed)
+	fmt.Fprintf(p.out, "%s  %d pairs: %d requests, %d failed\n", clock(time.Now()), len(rows), t.Requests, t.Failed)
 }
 
 func tableLines(rows []Row) []string {
-	const format = "%-26s %-30s %9s %7s %6s  %-11s %s"
+	const format = "%-36s %-26s %9s %7s %6s  %-11s %s"
 	lines := []string{fmt.Sprintf(format, "CALLER", "CALLEE:PORT", "REQUESTS", "FAILED", "MTLS", "MODE", "CONFIG AGE")}
 	for _, r := range rows {
 		age := "-"
@@ -132,18 +134,21 @@ func (r Row) name() string { return r.callerText() + " -> " + r.calleeText() }
 
 // state is what a line of plain output says of a row now.
 func (r Row) state() string {
+	what := "partly mTLS"
 	switch {
-	case r.FailedNow > 0 && r.FailedNow >= r.latest:
-		return "refused or failing (" + r.Mode + "): " + r.FirstError
+	case r.FailedNow > 0 && r.FailedNow == r.latest:
+		return "fails, mode " + r.Mode + ": " + r.lastError
 	case r.FailedNow > 0:
-		return "some calls fail (" + r.Mode + "): " + r.FirstError
+		return "partly fails, mode " + r.Mode + ": " + r.lastError
 	case r.Now == 0:
-		return "plaintext (" + r.Mode + ")"
+		what = "plaintext"
 	case r.Now == 1:
-		return "mTLS (" + r.Mode + ")"
+		what = "mTLS"
 	}
-	return "partly mTLS (" + r.Mode + ")"
+	return what + ", mode " + r.Mode
 }
+
+func clock(t time.Time) string { return t.Format("15:04:05.000") }
 
 // close leaves the last table on the screen; elsewhere it prints it once.
 func (p *printer) close(rows []Row) {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/meshpilot/pilot/pkg/discovery/status"
 	"github.com/meshpilot/pilot/pkg/lab/netns"
 	"github.com/meshpilot/pilot/pkg/meshconfig"
 	"github.com/meshpilot/pilot/pkg/model"
@@ -55,7 +56,6 @@ func (l *Lab) show(ctx context.Context) error {
 	tick := time.NewTicker(statsEvery)
 	defer tick.Stop()
 	v := &viewer{lab: l, problems: map[string]bool{}}
-	v.newProblems(l.state)
 	for i := 1; ; i++ {
 		select {
 		case <-ctx.Done():
@@ -85,20 +85,19 @@ type viewer struct {
 // edited tells of a new configuration, and makes the lab follow it.
 func (v *viewer) edited(ctx context.Context, s state) {
 	l := v.lab
-	l.say.event("edit of %s noticed", l.control.written(s.at).Format("15:04:05.000"))
-	v.newProblems(s)
+	l.say.event("edit of %s noticed", clock(l.control.written(s.at)))
 	if err := l.adopt(ctx, s); err != nil {
 		l.say.event("the lab cannot follow this edit: %v", err)
 	}
 }
 
 // newProblems prints what was not there before.
-func (v *viewer) newProblems(s state) {
+func (v *viewer) newProblems(found []status.Finding) {
 	now := map[string]bool{}
-	for _, p := range s.problems {
-		text := problemText(p)
+	for _, f := range found {
+		text := problemText(f.Problem)
 		now[text] = true
-		if !v.problems[text] && p.Severity > meshconfig.Info {
+		if !v.problems[text] && f.Severity > meshconfig.Info {
 			v.lab.say.event("%s", text)
 		}
 	}
@@ -119,10 +118,11 @@ func problemText(p meshconfig.Problem) string {
 
 func (v *viewer) refresh(i int) {
 	l := v.lab
+	v.newProblems(l.control.server.State().Findings)
 	edits := l.edits()
 	for ; v.edits < len(edits) && edits[v.edits].Complete; v.edits++ {
 		e := edits[v.edits]
-		l.say.event("edit of %s: %d Envoys: %s", e.At.Format("15:04:05.000"), l.envoys(), e)
+		l.say.event("edit of %s: %d Envoys: %s", clock(e.At), l.envoys(), e)
 	}
 	rows := l.Rows()
 	l.say.table(rows)

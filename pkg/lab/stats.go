@@ -52,15 +52,12 @@ func (l *Lab) readStats(ctx context.Context) {
 		})
 	}
 	all.Wait()
-	acked, err := l.control.proxies(ctx)
-	if err != nil {
-		return // the table shows the age it knew last
-	}
+	times := acked(l.control.server.State())
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.acked = map[model.WorkloadID]time.Time{}
 	for _, c := range cells {
-		if at, ok := acked[c.id.String()]; ok {
+		if at, ok := times[c.id.String()]; ok {
 			l.acked[c.id] = at
 		}
 	}

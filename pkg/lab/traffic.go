@@ -17,7 +17,9 @@ const (
 	// makes more than pairRate.
 	maxRate  = 300
 	pairRate = 10
-	// recentCalls decide what the table says of "now".
+	// The calls of the last recentTime, at most recentCalls and at least the
+	// latest, decide what the table says of "now".
+	recentTime  = 600 * time.Millisecond
 	recentCalls = 10
 )
 
@@ -31,6 +33,7 @@ type pair struct {
 	mu         sync.Mutex
 	sum        tally
 	firstError string
+	lastError  string
 	recent     []outcome // the latest last, at most recentCalls
 	conns      envoy.Connections
 	share      float64 // of connections in the last interval with one; line protocols
@@ -95,6 +98,7 @@ func (p *pair) record(o outcome, err error) {
 	p.sum.requests++
 	if o.failed {
 		p.sum.failed++
+		p.lastError = err.Error()
 		if p.firstError == "" {
 			p.firstError = err.Error()
 		}
@@ -143,7 +147,8 @@ type Row struct {
 	// Now is MTLS of the latest calls, and FailedNow how many of them failed.
 	Now       float64 `json:"-"`
 	FailedNow int     `json:"-"`
-	latest    int     // how many calls Now and FailedNow are about
+	lastError string
+	latest    int // how many calls Now and FailedNow are about
 	// Since is when the oldest of the latest calls was answered.
 	Since time.Time `json:"-"`
 	// Mode is what the callee's ports accept: MIXED if they differ.
@@ -160,9 +165,10 @@ func (p *pair) row() Row {
 		Caller: callerName(p.caller), Sidecar: p.sidecar, Callee: p.target.host, Port: p.target.port,
 		Protocol: p.target.protocol.String(), Requests: p.sum.requests, Failed: p.sum.failed, FirstError: p.firstError,
 	}
-	r.latest = len(p.recent)
+	recent := p.latest(time.Now())
+	r.latest, r.lastError = len(recent), p.lastError
 	mesh := 0
-	for _, o := range p.recent {
+	for _, o := range recent {
 		if o.failed {
 			r.FailedNow++
 		}
@@ -170,16 +176,25 @@ func (p *pair) row() Row {
 			mesh++
 		}
 	}
-	if len(p.recent) > 0 {
-		r.Since = p.recent[0].at
+	if len(recent) > 0 {
+		r.Since = recent[0].at
 	}
 	if !p.target.protocol.IsHTTP() {
 		r.Now, r.MTLS = p.share, ratio(p.conns.TLS, p.conns.All)
 		return r
 	}
-	r.Now = ratio(uint64(mesh), uint64(len(p.recent)-r.FailedNow))
+	r.Now = ratio(uint64(mesh), uint64(len(recent)-r.FailedNow))
 	r.MTLS = ratio(p.sum.mesh, p.sum.requests-p.sum.failed)
 	return r
+}
+
+// latest are the outcomes that describe now.
+func (p *pair) latest(now time.Time) []outcome {
+	i := max(0, len(p.recent)-1)
+	for i > 0 && now.Sub(p.recent[i-1].at) < recentTime {
+		i--
+	}
+	return p.recent[i:]
 }
 
 func ratio(part, all uint64) float64 {
