@@ -61,17 +61,19 @@ func inBed(t *testing.T, o StoreOptions, test func(t *testing.T, b *bed)) {
 		b.store.Register(server)
 		served := make(chan error)
 		go func() { served <- server.Serve(b.listen) }()
+		defer func() {
+			b.store.Close()
+			for _, conn := range b.conns {
+				conn.Close()
+			}
+			server.Stop()
+			<-served
+			synctest.Wait()
+			if len(b.store.streams) > 0 || b.store.workers > 0 {
+				t.Errorf("%d streams and %d workers are left", len(b.store.streams), b.store.workers)
+			}
+		}()
 		test(t, b)
-		b.store.Close()
-		for _, conn := range b.conns {
-			conn.Close()
-		}
-		server.Stop()
-		<-served
-		synctest.Wait()
-		if len(b.store.streams) > 0 || b.store.workers > 0 {
-			t.Errorf("%d streams and %d workers are left", len(b.store.streams), b.store.workers)
-		}
 	})
 }
 
@@ -328,4 +330,16 @@ func equal(t *testing.T, what string, got, want []string) {
 	if !slices.Equal(got, want) {
 		t.Errorf("%s:\n got  %s\n want %s", what, strings.Join(got, "\n      "), strings.Join(want, "\n      "))
 	}
+}
+
+// classOf is the client class of a namespace.
+func classOf(namespace string) model.ClientClass { return model.ClientClass{Namespace: namespace} }
+
+// anyServer is a server half; in a bed all are alike.
+func anyServer(b *bed) *translate.Half {
+	for _, half := range b.store.generation.Load().world.Server {
+		return half
+	}
+	b.t.Fatal("no server half")
+	return nil
 }

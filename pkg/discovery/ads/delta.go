@@ -37,9 +37,7 @@ func (s *stream) subscribe(k kind, r *wire.Request) error {
 			continue
 		}
 		if string(name) == "*" && k.full() {
-			if !sub.scope.wildcard {
-				sub.scope.wildcard, sub.answer = true, true
-			}
+			s.widen(k)
 			continue
 		}
 		id, ok := s.gen.names.number[string(name)]
@@ -56,6 +54,24 @@ func (s *stream) subscribe(k kind, r *wire.Request) error {
 	sub.scope.subset = sub.scope.subset.with(added)
 	sub.force = sub.force.with(added)
 	return nil
+}
+
+// widen makes the scope the wildcard; what was not in it is not held.
+func (s *stream) widen(k kind) {
+	sub := &s.kinds[k]
+	if sub.scope.wildcard {
+		return
+	}
+	sub.scope.wildcard, sub.answer = true, true
+	var bits []byte
+	for _, l := range s.targets(k) {
+		if l != nil {
+			for _, id := range l.ids {
+				bits = mark(bits, id)
+			}
+		}
+	}
+	sub.force = sub.force.with(newSubset(bits).without(sub.scope.subset))
 }
 
 // unsubscribe takes names back. A name that the wildcard still covers is sent

@@ -43,7 +43,7 @@ func (s *stream) sotwRequest(k kind, r *wire.Request) error {
 // sotwNames stores the names; those that are new are sent even if held.
 func (s *stream) sotwNames(k kind, r *wire.Request, nameless, first bool) error {
 	sub := &s.kinds[k]
-	before, strange := sub.scope.subset, sub.strange
+	before, strange := sub.scope, sub.strange
 	sub.strange = nil
 	sub.scope = scope{wildcard: nameless && k.full()}
 	var bits []byte
@@ -62,10 +62,11 @@ func (s *stream) sotwNames(k kind, r *wire.Request, nameless, first bool) error 
 		sub.answer = sub.answer || !slices.Contains(strange, string(name))
 	}
 	sub.scope.subset = newSubset(bits)
-	added := sub.scope.subset.without(before)
+	added := sub.scope.subset.without(before.subset)
 	if first {
 		added = sub.scope.subset
 	}
+	sub.answer = sub.answer || sub.scope.wildcard && !before.wildcard
 	if added != (subset{}) {
 		sub.answer = true
 		sub.force = sub.force.with(added)

@@ -166,16 +166,14 @@ func (s *Store) enter(st *stream) error {
 }
 
 // leave forgets a stream that ended with err.
-func (s *Store) leave(st *stream, err error) error {
+func (s *Store) leave(st *stream, err error) {
 	s.mu.Lock()
 	delete(s.streams, st.id)
 	s.mu.Unlock()
-	err = st.reason(err)
 	st.mu.Lock()
 	st.emit(Event{Kind: Disconnected, Detail: status.Convert(err).Message()})
 	st.mu.Unlock()
 	st.flush()
-	return err
 }
 
 // End ends one stream with err, a gRPC status: its certificate has expired,

@@ -2,6 +2,8 @@ package ads
 
 import (
 	"context"
+	"errors"
+	"io"
 	"sync"
 	"time"
 
@@ -107,12 +109,13 @@ func (s *Store) serve(g grpc.ServerStream, delta bool) error {
 	if err != nil {
 		return err
 	}
-	err = st.read(&r)
-	wire.End(g.Context(), nil)
+	err = st.reason(st.read(&r))
+	wire.End(g.Context(), err) // wakes a worker that sends
 	st.sending.Lock()
 	st.left = true
 	st.sending.Unlock()
-	return s.leave(st, err)
+	s.leave(st, err)
+	return err
 }
 
 // parse gives malformed requests and requests without a type their error.
@@ -323,7 +326,7 @@ func (s *stream) stop(err error) {
 }
 
 // reason is the status that the handler returns: err, unless the stream was
-// stopped.
+// stopped or the client is done.
 func (s *stream) reason(err error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -332,6 +335,9 @@ func (s *stream) reason(err error) error {
 	}
 	if s.end != nil {
 		return s.end
+	}
+	if errors.Is(err, io.EOF) {
+		return nil
 	}
 	return err
 }

@@ -5,7 +5,6 @@ package wire
 
 import (
 	"context"
-	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -14,7 +13,6 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/status"
-	"google.golang.org/grpc/tap"
 )
 
 // Service is the gRPC service of aggregated discovery.
@@ -61,46 +59,15 @@ func ServerOptions() []grpc.ServerOption {
 		grpc.ConnectionTimeout(15 * time.Second),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
-		grpc.InTapHandle(makeEndable),
 	}
 }
 
-// endable is the context of a discovery stream that End can end: grpc gives
-// no other way to wake a handler that waits for the next request.
-type endable struct {
-	context.Context
-	end context.CancelFunc
-}
-
-type endKey struct{}
-
-func (e *endable) Value(key any) any {
-	if key == (endKey{}) {
-		return e.end
-	}
-	return e.Context.Value(key)
-}
-
-func makeEndable(ctx context.Context, info *tap.Info) (context.Context, error) {
-	if !strings.HasPrefix(info.FullMethodName, "/"+Service+"/") {
-		return ctx, nil
-	}
-	ctx, end := context.WithCancel(ctx)
-	return &endable{ctx, end}, nil
-}
-
-// End makes the calls that wait on a stream with this context return. If err
-// is not nil, it is the status that the peer gets: a RecvMsg that returns
-// because of the context would otherwise say Canceled before the handler can.
+// End ends the stream of this context with err, a gRPC status or nil, and so
+// makes the calls that wait on it return. grpc gives handlers no other way to
+// wake a RecvMsg, and would answer its failure with Canceled.
 func End(ctx context.Context, err error) {
-	if err != nil {
-		// The transport's stream has this method, though not in an interface.
-		type closer interface{ WriteStatus(*status.Status) error }
-		if stream, ok := grpc.ServerTransportStreamFromContext(ctx).(closer); ok {
-			_ = stream.WriteStatus(status.Convert(err)) // the peer is gone; so is its stream
-		}
-	}
-	if end, ok := ctx.Value(endKey{}).(context.CancelFunc); ok {
-		end()
+	type ender interface{ WriteStatus(*status.Status) error }
+	if s, ok := grpc.ServerTransportStreamFromContext(ctx).(ender); ok {
+		_ = s.WriteStatus(status.Convert(err)) // fails if the stream has ended
 	}
 }
