@@ -1,6 +1,8 @@
 package ads
 
 import (
+	"errors"
+	"io"
 	"strings"
 	"testing"
 	"time"
@@ -197,6 +199,14 @@ func TestStreamErrors(t *testing.T) {
 		}
 		if e := b.last(Disconnected); e.Detail != "expired" || len(b.store.Proxies()) > 0 {
 			t.Errorf("event: %+v", e)
+		}
+		c = newTalk(t, b.conn(), "a/1", false)
+		c.send(ask{kind: clusters})
+		if err := c.delta.CloseSend(); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.ended(); !errors.Is(err, io.EOF) || len(b.store.Proxies()) > 0 {
+			t.Errorf("client done: %v", err)
 		}
 		c = newTalk(t, b.conn(), "a/1", false)
 		c.send(ask{kind: clusters})
