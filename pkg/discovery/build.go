@@ -4,8 +4,10 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/meshpilot/pilot/pkg/discovery/ads"
@@ -36,6 +38,7 @@ func (h *hub) build() {
 		}
 		h.problems.Set("lint", lint...)
 	})
+	h.moved = true // whoever was redirected to the mesh's ports is asked in show
 	h.show(time.Now())
 }
 
@@ -55,8 +58,35 @@ func (h *hub) snapshotNow() (s *model.Snapshot, in model.Inputs) {
 	if news {
 		build()
 	}
-	maps.DeleteFunc(h.evidence, func(id model.WorkloadID, _ bool) bool { return s.Workload(id) == nil })
+	maps.DeleteFunc(h.evidence, func(id model.WorkloadID, _ capturePorts) bool { return s.Workload(id) == nil })
 	return s, in
+}
+
+// oldPorts warns of connected proxies whose traffic is still redirected to
+// ports that the mesh had before.
+func (h *hub) oldPorts(s *model.Snapshot) []meshconfig.Problem {
+	now := portsOf(s.Mesh())
+	var old []string
+	for _, c := range h.ledger.streams {
+		client, _, known := s.ClassOf(c.proxy)
+		ports, seen := h.evidence[c.proxy.ID]
+		if known && seen && client.Capture != model.CaptureNone && ports != now {
+			old = append(old, c.proxy.ID.String())
+		}
+	}
+	h.moved = len(old) > 0
+	if !h.moved {
+		return nil
+	}
+	slices.Sort(old)
+	p := meshconfig.Problem{Code: "CAPTURE_PORT", Severity: meshconfig.Warning, Field: "proxyListenPort, proxyInboundListenPort"}
+	if h.bundle.Mesh != nil {
+		p.On = h.bundle.Mesh.Key
+		p.At = h.bundle.Positions[p.On]
+	}
+	p.Message = fmt.Sprintf("the traffic of %d connected workloads is still redirected to the old ports, until they start again: %s",
+		len(old), strings.Join(old[:min(len(old), 5)], ", "))
+	return []meshconfig.Problem{p}
 }
 
 // apply gives the store the configuration of s for whoever is connected.

@@ -87,13 +87,21 @@ func (h *hub) join(stream uint64, c *connection, now time.Time) {
 	}
 }
 
+// capturePorts are where a workload's traffic is redirected to: the mesh's
+// ports when its sidecar came, as redirection is not changed afterwards.
+type capturePorts struct{ outbound, inbound uint16 }
+
+func portsOf(m *model.Mesh) capturePorts { return capturePorts{m.ListenPort, m.InboundListenPort} }
+
 // seen takes a connected sidecar as evidence that its workload has one.
 func (h *hub) seen(s *model.Snapshot, p model.Proxy) bool {
 	w := s.Workload(p.ID)
 	if w == nil || p.Type != model.Sidecar || w.Address != p.Address {
 		return false
 	}
-	h.evidence[p.ID] = true
+	if _, before := h.evidence[p.ID]; !before {
+		h.evidence[p.ID] = portsOf(s.Mesh())
+	}
 	return true
 }
 

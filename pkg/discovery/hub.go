@@ -45,13 +45,14 @@ type hub struct {
 	fresh     bool               // the bundle is not compiled yet
 	inputs    model.Inputs
 	mesh      status.Mesh
-	evidence  map[model.WorkloadID]bool // workloads whose sidecar was seen
-	refused   map[string]time.Time      // nodes with bad paths: the last attempt
-	firstEdit time.Time                 // of the changes that wait; zero if none does
-	buildAt   time.Time                 // when they wait no longer; zero is never
-	classesAt time.Time                 // when connected proxies get their classes
-	expiresAt time.Time                 // when the first certificate of a stream expires
-	shownAt   time.Time                 // when the state was published last
+	evidence  map[model.WorkloadID]capturePorts // workloads whose sidecar was seen
+	refused   map[string]time.Time              // nodes with bad paths: the last attempt
+	firstEdit time.Time                         // of the changes that wait; zero if none does
+	buildAt   time.Time                         // when they wait no longer; zero is never
+	classesAt time.Time                         // when connected proxies get their classes
+	expiresAt time.Time                         // when the first certificate of a stream expires
+	moved     bool                              // somebody may be redirected to ports of an earlier mesh
+	shownAt   time.Time                         // when the state was published last
 }
 
 // delivery is a complete configuration as a source published it.
@@ -67,7 +68,7 @@ func newHub(domain string, log *slog.Logger, m *status.Metrics) *hub {
 		mailbox:    make(chan delivery, 1),
 		problems:   status.NewProblems(log, m),
 		translator: newTranslator(m),
-		evidence:   map[model.WorkloadID]bool{},
+		evidence:   map[model.WorkloadID]capturePorts{},
 		refused:    map[string]time.Time{},
 	}
 	h.events.ready = make(chan struct{}, 1)
@@ -174,6 +175,9 @@ func (h *hub) turn(now time.Time) (next time.Time) {
 // show publishes what the pages show.
 func (h *hub) show(now time.Time) {
 	h.shownAt = now
+	if h.moved {
+		h.problems.Set("capture", h.oldPorts(h.snapshot.Load())...)
+	}
 	h.published.Store(&status.State{
 		Snapshot: h.snapshot.Load(), Mesh: h.mesh,
 		Findings: h.problems.List(now), Edits: slices.Clone(h.ledger.edits),

@@ -240,6 +240,45 @@ func TestAConnectedSidecarIsEvidence(t *testing.T) {
 	})
 }
 
+func TestOldCapturePortsAreReported(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := loop(t)
+		ports := func(listen uint16, namespace string) string {
+			b := bundle(t, shop)
+			b.Mesh = meshconfig.DefaultMesh()
+			b.Mesh.ListenPort = listen
+			if namespace != "" {
+				h.connects(1, namespace, "cart-1", "127.0.0.1")
+			}
+			h.publish(b, nil)
+			time.Sleep(time.Second)
+			synctest.Wait()
+			return problemCodes(h)
+		}
+		if got := ports(15001, "shop"); got != "" {
+			t.Errorf("as it started: %s", got)
+		}
+		if got := ports(16001, ""); got != "CAPTURE_PORT" {
+			t.Errorf("got %s", got)
+		}
+		if got := ports(16001, "shop"); got != "CAPTURE_PORT" {
+			t.Errorf("after it connected again: %s", got)
+		}
+		h.events.put(ads.Event{Kind: ads.Disconnected, Stream: 1, Time: time.Now()})
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if got := problemCodes(h); got != "" {
+			t.Errorf("after it left: %s", got)
+		}
+		if got := ports(16001, "shop"); got != "CAPTURE_PORT" {
+			t.Errorf("when it came back: %s", got)
+		}
+		if got := ports(15001, ""); got != "" {
+			t.Errorf("with the old port again: %s", got)
+		}
+	})
+}
+
 func TestUnknownWorkloadIsReported(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := loop(t)

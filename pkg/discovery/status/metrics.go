@@ -56,6 +56,12 @@ func NewMetrics() *Metrics {
 	m.expiry = m.gauge("pilot_server_certificate_expiry_timestamp_seconds", "When the certificate of the xDS port expires, in seconds since 1970; 0 without TLS.")
 	m.registry.MustRegister(m.Work, collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	// A counter that does not exist yet is not zero for an alert.
+	for _, perType := range []*prometheus.CounterVec{m.Pushes, m.Bytes, m.Resources, m.ACKs, m.NACKs, m.Ignored} {
+		for _, name := range []string{"SDS", "CDS", "EDS", "LDS", "RDS"} {
+			perType.WithLabelValues(name)
+		}
+	}
 	return m
 }
 
