@@ -203,24 +203,29 @@ func (s *Server) Edits() []status.Edit { return s.hub.published.Load().Edits }
 // Run serves until ctx ends or something fails. A source that refuses its
 // configuration at the start is such a failure.
 func (s *Server) Run(ctx context.Context) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	failure := make(chan error, 1) // the first
 	var wg sync.WaitGroup
-	start := func(what string, work func() error) {
+	start := func(work func() error) {
 		wg.Go(func() {
 			if err := work(); err != nil && ctx.Err() == nil {
-				cancel(fmt.Errorf("%s: %w", what, err))
+				select {
+				case failure <- err:
+				default:
+				}
+				cancel()
 			}
 		})
 	}
 	for _, serve := range s.serve {
-		start("serve", serve)
+		start(serve)
 	}
 	s.certificateExpiry()
 	s.options.Log.Info("serving", "plaintext", s.addresses.Plaintext, "tls", s.addresses.TLS,
 		"metrics", s.addresses.Metrics, "http", s.addresses.HTTP)
-	start("hub", func() error { s.hub.run(ctx); return nil })
-	start("configuration", func() error { return s.options.Source.Run(ctx, s.hub.publish) })
+	start(func() error { s.hub.run(ctx); return nil })
+	start(func() error { return s.options.Source.Run(ctx, s.hub.publish) })
 
 	<-ctx.Done()
 	s.options.Log.Info("stopping")
@@ -237,10 +242,12 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	stops.Wait()
 	wg.Wait()
-	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
+	select {
+	case err := <-failure:
 		return err
+	default:
+		return nil
 	}
-	return nil
 }
 
 // certificateExpiry is only known of a certificate that is not replaced.
@@ -288,7 +295,10 @@ func (h *hub) proxies() []status.Proxy {
 		identity, _ := h.peers.of(p.Stream)
 		out[i] = status.Proxy{
 			Node: p.Node, Workload: p.Proxy.ID.String(), Identity: identity,
-			Connected: p.Connected, Known: p.Known, Types: map[string]status.Exchange{},
+			Protocol: "state of the world", Connected: p.Connected, Known: p.Known, Certificates: p.Secrets, Types: map[string]status.Exchange{},
+		}
+		if p.Delta {
+			out[i].Protocol = "delta"
 		}
 		for _, t := range p.Types {
 			out[i].Types[status.TypeName(t.TypeURL)] = status.Exchange{

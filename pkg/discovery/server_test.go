@@ -45,7 +45,8 @@ func running(t *testing.T, o Options) *Server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, stop := context.WithCancelCause(t.Context())
+	cancel := func() { stop(errors.New("a signal")) } // as signal.NotifyContext does
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
 	t.Cleanup(func() {

@@ -35,12 +35,16 @@ type Mesh struct {
 
 // Proxy is one stream of one proxy as /debug/proxies shows it.
 type Proxy struct {
-	Node      string              `json:"node"`
-	Workload  string              `json:"workload"`
-	Identity  string              `json:"identity,omitempty"` // empty over plaintext
-	Connected time.Time           `json:"connected"`
-	Known     bool                `json:"known"` // a source knows the workload
-	Types     map[string]Exchange `json:"types"`
+	Node      string    `json:"node"`
+	Workload  string    `json:"workload"`
+	Identity  string    `json:"identity,omitempty"` // empty over plaintext
+	Protocol  string    `json:"protocol"`
+	Connected time.Time `json:"connected"`
+	// Known says that a source knows the workload and its configuration is there.
+	Known bool `json:"known"`
+	// Certificates says that the proxy has proven to hold its certificates.
+	Certificates bool                `json:"certificates"`
+	Types        map[string]Exchange `json:"types"`
 }
 
 // Exchange is what was said about one type of resources; times are zero if

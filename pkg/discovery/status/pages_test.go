@@ -72,7 +72,7 @@ func testPages(t *testing.T) *Pages {
 				On: model.Key{Kind: "Policy", Namespace: "shop", Name: "p"}, Message: "no service <x>"}, noon()},
 		},
 		Proxies: []Proxy{{
-			Node: "sidecar~10.0.0.1~cart-1.shop~shop.svc.cluster.local", Workload: "shop/cart-1", Connected: noon(), Known: true,
+			Node: "sidecar~10.0.0.1~cart-1.shop~shop.svc.cluster.local", Workload: "shop/cart-1", Connected: noon(), Known: true, Protocol: "delta",
 			Types: map[string]Exchange{"CDS": {Sent: "b", SentAt: noon(), Acked: "a", AckedAt: noon()}},
 		}},
 		Edits: []Edit{{At: noon(), Applied: noon().Add(time.Second), LastACK: noon().Add(2 * time.Second), Pushes: 3, Done: true}},
