@@ -8,7 +8,7 @@ ARGS ?=
 FUZZTIME ?= 30s
 BENCHTIME ?= 1s
 e2e := ./test/e2e/...
-say = @printf '\033[1m==> %s\033[0m\n' "$(1)"
+say = @echo "==> $(1)"
 # Real Envoy first on PATH (the script says what it does), and sbin for iptables.
 with_envoy = envoy=$$(hack/envoy.sh) && PATH="$$(dirname "$$envoy"):$$PATH:/usr/sbin:/sbin"
 unit = $$(go list ./... | grep -v /test/e2e)
@@ -34,10 +34,10 @@ test: ## all tests, then real Envoys end to end in both capture modes
 	$(call say,checking the format and vetting all packages)
 	@unformatted=$$(gofmt -l cmd internal pkg test); [ -z "$$unformatted" ] || { echo "not gofmt-ed (run gofmt -w):" $$unformatted; exit 1; }
 	@go vet ./...
+	@hack/netns.sh
 	$(call say,unit and golden and simulate and ADS and house tests and fuzz seeds)
 	@go test $(unit)
 	$(call say,real Envoys end to end in both capture modes; takes minutes)
-	@hack/netns.sh
 	@$(with_envoy) go test -count=1 -timeout=20m $(e2e)
 
 .PHONY: golden
@@ -53,7 +53,7 @@ race: ## the tests without real Envoys, with the race detector
 .PHONY: fuzz
 fuzz: ## fuzz every fuzz target for FUZZTIME (30s)
 	@grep -rHo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' . | sed 's/func //' | while IFS=: read -r file target; do \
-		printf '\033[1m==> fuzzing %s for $(FUZZTIME)\033[0m\n' "$$target"; \
+		echo "==> fuzzing $$target for $(FUZZTIME)"; \
 		go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x "$$(dirname "$$file")"; done
 
 .PHONY: bench
