@@ -6,7 +6,6 @@ import (
 
 	"go.yaml.in/yaml/v3"
 	"google.golang.org/protobuf/encoding/protojson"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
@@ -169,7 +168,7 @@ func OneOf(value string, names []string) string {
 func (d *Decoder) wellKnown(n *yaml.Node, m protoreflect.Message) {
 	data, err := json.Marshal(d.plain(n))
 	if err == nil {
-		err = protojson.Unmarshal(data, m.Interface().(proto.Message))
+		err = protojson.Unmarshal(data, m.Interface())
 	}
 	if err != nil {
 		d.fault(n.Line, "got %s, which is no %s", Describe(n), m.Descriptor().FullName())

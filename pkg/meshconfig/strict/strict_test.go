@@ -36,6 +36,7 @@ type outer struct {
 	Maybe  Given[inner]       `json:"maybe"`
 	Bytes  []byte             `json:"bytes"`
 	Free   any                `json:"free"`
+	//lint:ignore U1000 the decoder must pass over it
 	hidden string
 }
 
