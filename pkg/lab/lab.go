@@ -58,8 +58,9 @@ type Lab struct {
 
 	died    chan error // an Envoy ended by itself
 	traffic sync.WaitGroup
-	poll    context.CancelFunc
-	polling sync.WaitGroup
+
+	background     sync.WaitGroup
+	stopBackground context.CancelFunc
 }
 
 // state is one published configuration.
@@ -106,6 +107,9 @@ func (l *Lab) start(ctx context.Context) (err error) {
 		return err
 	}
 	if l.options.Capture {
+		if err := l.run.openToOthers(); err != nil {
+			return err
+		}
 		if l.setting.network, err = netns.NewNetwork(controlPlaneAddress()); err != nil {
 			return fmt.Errorf("capture: %w", err)
 		}
@@ -122,10 +126,25 @@ func (l *Lab) start(ctx context.Context) (err error) {
 		return err
 	}
 	l.live = time.Now()
-	polling, cancel := context.WithCancel(context.Background())
-	l.poll = cancel
-	l.polling.Go(func() { l.pollStats(polling) })
+	background, cancel := context.WithCancel(context.Background())
+	l.stopBackground = cancel
+	l.background.Go(func() { l.pollStats(background) })
+	l.background.Go(func() { l.follow(background) })
 	return nil
+}
+
+// follow makes the lab run what each new configuration asks for.
+func (l *Lab) follow(ctx context.Context) {
+	for {
+		s, err := l.control.next(ctx)
+		if err != nil {
+			return // stopping, or show reports the control plane's end
+		}
+		l.say.event("edit of %s noticed", clock(l.control.written(s.at)))
+		if err := l.adopt(ctx, s); err != nil && ctx.Err() == nil {
+			l.say.event("the lab cannot follow this edit: %v", err)
+		}
+	}
 }
 
 // adopt starts what a configuration adds, stops what it removes, and sends
@@ -265,12 +284,12 @@ func (l *Lab) drop(id model.WorkloadID) {
 
 // Close stops everything that was started, and waits for it.
 func (l *Lab) Close() error {
+	if l.stopBackground != nil {
+		l.stopBackground()
+		l.background.Wait()
+	}
 	l.stopPairs(func(*pair) bool { return true })
 	l.traffic.Wait()
-	if l.poll != nil {
-		l.poll()
-		l.polling.Wait()
-	}
 	var errs []error
 	var all sync.WaitGroup
 	var mu sync.Mutex

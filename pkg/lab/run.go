@@ -67,8 +67,6 @@ func (l *Lab) show(ctx context.Context) error {
 			return err
 		case <-l.control.done:
 			return fmt.Errorf("the control plane ended: %w", l.control.err)
-		case s := <-l.control.states:
-			v.edited(ctx, s)
 		case <-tick.C:
 			v.refresh(i)
 		}
@@ -80,15 +78,6 @@ type viewer struct {
 	lab      *Lab
 	edits    int // printed
 	problems map[string]bool
-}
-
-// edited tells of a new configuration, and makes the lab follow it.
-func (v *viewer) edited(ctx context.Context, s state) {
-	l := v.lab
-	l.say.event("edit of %s noticed", clock(l.control.written(s.at)))
-	if err := l.adopt(ctx, s); err != nil {
-		l.say.event("the lab cannot follow this edit: %v", err)
-	}
 }
 
 // newProblems prints what was not there before.

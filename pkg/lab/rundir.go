@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"github.com/meshpilot/pilot/pkg/lab/netns"
 )
 
 const runDirPrefix = "pilot-lab-"
@@ -39,6 +41,23 @@ func newRunDir() (*runDir, error) {
 		return nil, errors.Join(fmt.Errorf("lock %s: %w", lock.Name(), err), lock.Close())
 	}
 	return &runDir{path: path, lock: lock}, nil
+}
+
+// openToOthers fails if the path leads through a directory that another user
+// may not enter, as Envoy does with capture.
+func (r *runDir) openToOthers() error {
+	for dir := r.path; ; dir = filepath.Dir(dir) {
+		info, err := os.Stat(dir)
+		if err != nil {
+			return err
+		}
+		if info.Mode().Perm()&0o001 == 0 {
+			return fmt.Errorf("%s is closed to other users, but with capture Envoy runs as user %d: set TMPDIR to an open directory, such as /tmp", dir, netns.ProxyUID)
+		}
+		if dir == filepath.Dir(dir) {
+			return nil
+		}
+	}
 }
 
 // removeLeftovers removes the directories whose run was killed. Their

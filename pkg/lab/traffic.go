@@ -2,6 +2,8 @@ package lab
 
 import (
 	"context"
+	"errors"
+	"net"
 	"strings"
 	"sync"
 	"time"
@@ -98,9 +100,9 @@ func (p *pair) record(o outcome, err error) {
 	p.sum.requests++
 	if o.failed {
 		p.sum.failed++
-		p.lastError = err.Error()
+		p.lastError = errorText(err)
 		if p.firstError == "" {
-			p.firstError = err.Error()
+			p.firstError = p.lastError
 		}
 	}
 	if o.mesh {
@@ -110,6 +112,16 @@ func (p *pair) record(o outcome, err error) {
 		p.recent = append(p.recent[:0], p.recent[1:]...)
 	}
 	p.recent = append(p.recent, o)
+}
+
+// errorText leaves out the addresses of a network error: the row has those
+// that matter, and the caller's port differs each time.
+func errorText(err error) string {
+	var op *net.OpError
+	if errors.As(err, &op) && op.Err != nil {
+		return op.Op + ": " + op.Err.Error()
+	}
+	return err.Error()
 }
 
 // recordConnections takes what the caller's sidecar counts for the target's

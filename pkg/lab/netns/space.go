@@ -89,6 +89,12 @@ func OnOwnThread(f func() error) error {
 	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // never unlocked: the runtime ends the thread
+		if syscall.Gettid() == os.Getpid() {
+			// The main thread never ends: leave it to this goroutine meanwhile.
+			done <- OnOwnThread(f)
+			runtime.UnlockOSThread()
+			return
+		}
 		done <- f()
 	}()
 	return <-done
