@@ -75,6 +75,7 @@ func milliseconds(d time.Duration) float64 {
 	return float64(d.Round(100*time.Microsecond)) / float64(time.Millisecond)
 }
 
+// String is how far the edit came, as a clause.
 func (e Edit) String() string {
 	switch {
 	case !e.Complete:

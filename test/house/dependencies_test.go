@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -21,15 +22,22 @@ func TestDependenciesFail(t *testing.T) {
 	wantFindings(t, dependencyFindings(mod, "| `a.org/one` | reason |\n"), "b.org/two has no line")
 	wantFindings(t, dependencyFindings(mod, "| `a.org/one` | x |\n| `b.org/two` | |\n"), "b.org/two has no line")
 	wantFindings(t, dependencyFindings(mod, "| `a.org/one` | x |\n| `b.org/two` | y |\n"))
+	wantFindings(t, dependencyFindings(mod, "| `a.org/one` | x |\n| `b.org/two` | y |\n| `c.org/three` | z |\n"), "c.org/three is no direct")
 }
 
-// dependencyFindings are the direct requirements without a reason.
+// dependencyFindings are the direct requirements without a reason, and reasons
+// without a requirement.
 func dependencyFindings(mod, doc string) []string {
 	var out []string
 	for _, m := range direct(mod) {
 		line := regexp.MustCompile("(?m)^\\| `" + regexp.QuoteMeta(m) + "` \\| *[^ |]")
 		if !line.MatchString(doc) {
 			out = append(out, m+" has no line with its reason in docs/dependencies.md")
+		}
+	}
+	for _, row := range regexp.MustCompile("(?m)^\\| `([^`]+)` \\|").FindAllStringSubmatch(doc, -1) {
+		if !slices.Contains(direct(mod), row[1]) {
+			out = append(out, row[1]+" is no direct requirement of go.mod, but has a line in docs/dependencies.md")
 		}
 	}
 	return out
