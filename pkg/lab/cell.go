@@ -216,10 +216,14 @@ func (s *setting) startSidecar(ctx context.Context, c *cell, mesh *model.Mesh) e
 	return c.envoy.WaitLive(ctx, c.admin)
 }
 
-// stop ends the sidecar, then the application.
+// stop ends the sidecar, then the application, and lets the network go.
 func (c *cell) stop() error {
 	if c.envoy != nil {
 		c.envoy.Stop()
 	}
-	return c.server.Close()
+	err := c.server.Close()
+	if c.space != nil {
+		err = errors.Join(err, c.space.Close())
+	}
+	return err
 }

@@ -96,7 +96,6 @@ func Start(ctx context.Context, o Options) (*Lab, error) {
 		say: newPrinter(o.Out), cells: map[model.WorkloadID]*cell{}, died: make(chan error, 1),
 	}
 	if err := l.start(ctx); err != nil {
-		run.keep = true // for the logs that the error names
 		return nil, errors.Join(err, l.Close())
 	}
 	return l, nil
@@ -196,7 +195,11 @@ func (l *Lab) adoptCells(ctx context.Context, wanted []workload, mesh *model.Mes
 		l.mu.Unlock()
 		added = append(added, c)
 	}
-	return l.startSidecars(ctx, added, mesh)
+	if err := l.startSidecars(ctx, added, mesh); err != nil {
+		l.run.keep = true // for the logs that the error names
+		return err
+	}
+	return nil
 }
 
 func (l *Lab) startSidecars(ctx context.Context, cells []*cell, mesh *model.Mesh) error {

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"strings"
@@ -75,7 +76,10 @@ func (s *Server) serveHTTP(ln net.Listener) {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
-	server := &http.Server{Handler: http.HandlerFunc(s.answer), Protocols: protocols}
+	server := &http.Server{
+		Handler: http.HandlerFunc(s.answer), Protocols: protocols,
+		ErrorLog: log.New(io.Discard, "", 0), // what fails, the caller counts
+	}
 	s.close = append(s.close, server.Close)
 	s.done.Go(func() { _ = server.Serve(ln) }) // ends with Close
 }

@@ -76,7 +76,13 @@ func (s *Space) Dial(ctx context.Context, address string) (net.Conn, error) {
 }
 
 // Close lets the namespace go; it vanishes with its last socket and process.
-func (s *Space) Close() error { return s.file.Close() }
+// More than once is once.
+func (s *Space) Close() error {
+	if err := s.file.Close(); !errors.Is(err, os.ErrClosed) {
+		return err
+	}
+	return nil
+}
 
 // path is what `ip` calls the namespace.
 func (s *Space) path() string {

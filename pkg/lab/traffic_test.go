@@ -1,0 +1,125 @@
+package lab
+
+import (
+	"bytes"
+	"errors"
+	"net"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/meshpilot/pilot/pkg/lab/envoy"
+	"github.com/meshpilot/pilot/pkg/model"
+)
+
+func testPair(p model.Protocol) *pair {
+	return &pair{
+		caller: model.WorkloadID{Namespace: "shop", Name: "web"}, sidecar: true,
+		target: target{host: "cart.shop.svc.cluster.local", port: 80, protocol: p},
+	}
+}
+
+func TestRowCountsCalls(t *testing.T) {
+	p := testPair(model.HTTP)
+	now := time.Now()
+	for range 30 {
+		p.record(outcome{at: now.Add(-time.Minute)}, nil)
+	}
+	reset := &net.OpError{Op: "read", Err: syscall.ECONNRESET}
+	p.record(outcome{at: now.Add(-30 * time.Second), failed: true}, reset)
+	p.record(outcome{at: now.Add(-29 * time.Second), failed: true}, errors.New("a later error"))
+	for range 8 {
+		p.record(outcome{at: now, mesh: true}, nil)
+	}
+	r := p.row()
+	if r.Requests != 40 || r.Failed != 2 || r.FirstError != "read: connection reset by peer" {
+		t.Errorf("row %+v", r)
+	}
+	if r.Now != 1 || r.FailedNow != 0 || r.latest != 8 {
+		t.Errorf("now %v, %d of %d failed; want only the latest calls", r.Now, r.FailedNow, r.latest)
+	}
+	if want := 8.0 / 38; r.MTLS != want {
+		t.Errorf("share %v, want %v of the answered calls", r.MTLS, want)
+	}
+}
+
+// Without fresh calls the latest one still says how things are.
+func TestRowOfASlowPair(t *testing.T) {
+	p := testPair(model.HTTP)
+	p.record(outcome{at: time.Now().Add(-time.Minute)}, nil)
+	p.record(outcome{at: time.Now().Add(-10 * time.Second), failed: true}, errors.New("timeout"))
+	if r := p.row(); r.FailedNow != 1 || r.latest != 1 {
+		t.Errorf("row %+v", r)
+	}
+}
+
+func TestConnectionShares(t *testing.T) {
+	p := testPair(model.TCP)
+	for _, step := range []struct {
+		all, tls uint64
+		now, sum float64
+	}{
+		{100, 0, 0, 0}, // what was before counts for nothing
+		{110, 0, 0, 0},
+		{120, 10, 1, 0.5},
+		{120, 10, 1, 0.5}, // nothing new
+		{130, 15, 0.5, 0.5},
+		{5, 5, 0.5, 0.5}, // Envoy started again
+		{15, 15, 1, 25.0 / 40},
+	} {
+		p.recordConnections(envoy.Connections{All: step.all, TLS: step.tls})
+		if r := p.row(); r.Now != step.now || r.MTLS != step.sum {
+			t.Errorf("at %d/%d: now %v, share %v; want %v, %v", step.tls, step.all, r.Now, r.MTLS, step.now, step.sum)
+		}
+	}
+}
+
+func TestPlainOutput(t *testing.T) {
+	var out bytes.Buffer
+	p := newPrinter(&out)
+	row := Row{Caller: "shop/web", Sidecar: true, Callee: "cart.shop.svc.cluster.local", Port: 80, Requests: 7, Mode: "DISABLE", Age: -1}
+	strict := row
+	strict.Now, strict.Mode = 1, "STRICT"
+	refused := row
+	refused.Sidecar, refused.FailedNow, refused.latest, refused.lastError, refused.Failed = false, 3, 3, "status 403: no", 3
+	for _, rows := range [][]Row{{row, refused}, {row, refused}, {row, refused}, {strict, refused}, {row, refused}, {strict, refused}, {strict, refused}} {
+		p.table(rows)
+	}
+	p.close([]Row{strict, refused})
+	if strings.Contains(out.String(), "\x1b") {
+		t.Errorf("escape sequences: %q", out.String())
+	}
+	var got []string
+	for _, line := range strings.Split(strings.TrimSpace(out.String()), "\n") {
+		if fields := strings.Fields(line); strings.Contains(fields[0], ":") {
+			fields = fields[1:] // the time
+			line = strings.Join(fields, " ")
+		}
+		got = append(got, strings.Join(strings.Fields(line), " "))
+	}
+	want := []string{
+		"shop/web -> cart.shop:80 plaintext, mode DISABLE",
+		"shop/web (no sidecar) -> cart.shop:80 fails, mode DISABLE: status 403: no",
+		"shop/web -> cart.shop:80 mTLS, mode STRICT", // once it lasts
+		"CALLER CALLEE:PORT REQUESTS FAILED MTLS MODE CONFIG AGE",
+		"shop/web cart.shop:80 7 0 100 % STRICT -",
+		"shop/web (no sidecar) cart.shop:80 7 3 0 % DISABLE -",
+	}
+	if strings.Join(got, "\n") != strings.Join(want, "\n") {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+func TestEditText(t *testing.T) {
+	for want, e := range map[string]Edit{
+		"acknowledged after 203 ms (20 responses)": {LastACKMS: 202.6, Responses: 20, Complete: true},
+		"it changes nothing for any Envoy":         {Complete: true},
+		"Envoys refused 5 of 15 updates":           {Responses: 10, Refused: 5, Complete: true},
+		"not all Envoys have answered":             {Responses: 10},
+	} {
+		if got := e.String(); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
