@@ -6,7 +6,8 @@ import "github.com/meshpilot/pilot/pkg/model"
 type Shared struct {
 	clusters  map[model.Fingerprint]portClusters // by the port's fingerprint
 	listeners map[model.Fingerprint][]*Resource  // by the service's topology
-	accessLog string                             // listeners hold it too
+	hosts     *hosts
+	accessLog string // listeners hold it too
 }
 
 // portClusters are a service port's clusters: captured classes may go to the
@@ -24,6 +25,7 @@ func Share(s *model.Snapshot, prev *Shared) *Shared {
 		clusters:  make(map[model.Fingerprint]portClusters, len(s.Services())),
 		listeners: make(map[model.Fingerprint][]*Resource, len(s.Services())),
 		accessLog: mesh.AccessLogFile,
+		hosts:     newHosts(s.Services(), mesh.Domain, prev.hosts),
 	}
 	for _, svc := range s.Services() {
 		for _, port := range svc.Ports {
@@ -74,7 +76,7 @@ func Outbound(v *model.ClientView, shared *Shared, prev *Half) *Half {
 		listeners = outboundListeners(v, shared)
 	}
 	next.Listeners = newTable(listeners, prev.Listeners)
-	next.Routes = newTable(outboundRoutes(v), prev.Routes)
+	next.Routes = newTable(outboundRoutes(v, shared), prev.Routes)
 	return next
 }
 

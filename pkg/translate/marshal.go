@@ -36,7 +36,11 @@ func (b *builder) marshal(m validated) *anypb.Any {
 }
 
 func (b *builder) resource(name string, m validated, from ...model.Key) *Resource {
-	body := b.marshal(m)
+	return b.named(name, b.marshal(m), from)
+}
+
+// named is the resource of an encoded body.
+func (b *builder) named(name string, body *anypb.Any, from []model.Key) *Resource {
 	return &Resource{
 		Name: name, Version: version(body.Value), Body: body, From: from,
 		err: b.err, clusters: b.clusters, routes: b.routes,

@@ -58,15 +58,12 @@ func listenerName(address string, port uint16) string { return address + "_" + d
 
 func chainName(scope, chain string) string { return scope + "|" + chain }
 
-// serviceDomains are the names under which a client in namespace finds svc,
-// longest first. Short forms exist for services under the mesh's own domain.
-func serviceDomains(svc *model.OutboundService, namespace, domain string) []string {
+// serviceDomains are the names under which clients of any namespace find svc.
+// Short forms exist for services under the mesh's own domain.
+func serviceDomains(svc *model.OutboundService, domain string) []string {
 	domains := []string{svc.Host}
 	if base, ok := strings.CutSuffix(svc.Host, ".svc."+domain); ok && svc.Name != "" {
 		domains = append(domains, base+".svc", base)
-		if svc.Namespace == namespace {
-			domains = append(domains, svc.Name)
-		}
 	}
 	if svc.Resolution == model.ResolveHeadless {
 		domains = append(domains, "*."+svc.Host)
@@ -75,6 +72,15 @@ func serviceDomains(svc *model.OutboundService, namespace, domain string) []stri
 		domains = append(domains, bracketed(vip))
 	}
 	return domains
+}
+
+// shortName is the name under which clients of the service's own namespace
+// find it; empty if it has none besides its host.
+func shortName(svc *model.OutboundService, domain string) string {
+	if strings.HasSuffix(svc.Host, ".svc."+domain) {
+		return svc.Name
+	}
+	return ""
 }
 
 // bracketed is an address as it stands in an authority.

@@ -12,7 +12,7 @@ import (
 
 // outboundRoutes are the routes of a client class: one per HTTP port number,
 // or all ports in http_proxy for the explicit proxy.
-func outboundRoutes(v *model.ClientView) []*Resource {
+func outboundRoutes(v *model.ClientView, shared *Shared) []*Resource {
 	var out []*Resource
 	if v.Class.Capture == model.CaptureNone || v.Mesh.HTTPPort != 0 {
 		out = append(out, proxyRoutes(v))
@@ -29,59 +29,16 @@ func outboundRoutes(v *model.ClientView) []*Resource {
 		}
 	}
 	for port, services := range ports {
-		out = append(out, portRoutes(v, port, services))
+		out = append(out, portRoutes(v, port, services, shared.hosts))
 	}
 	return out
-}
-
-func portRoutes(v *model.ClientView, port uint16, services []*model.OutboundService) *Resource {
-	var b builder
-	names := claims{}
-	for _, svc := range services {
-		names.claim(svc.Host, svc.Host)
-	}
-	config := &routev3.RouteConfiguration{Name: decimal(port), ValidateClusters: wrapperspb.Bool(false)}
-	from := make([]model.Key, 0, len(services))
-	for _, svc := range services {
-		var domains []string
-		for _, domain := range serviceDomains(svc, v.Class.Namespace, v.Mesh.Domain) {
-			if names.claim(domain, svc.Host) {
-				domains = append(domains, domain, domain+":"+decimal(port))
-			}
-		}
-		config.VirtualHosts = append(config.VirtualHosts, &routev3.VirtualHost{
-			Name: svc.Host + ":" + decimal(port), Domains: domains,
-			Routes: []*routev3.Route{b.forward(OutboundCluster(port, svc.Host))},
-		})
-		from = append(from, svc.Key)
-	}
-	rest := &routev3.VirtualHost{Name: "unknown", Domains: []string{"*"}}
-	if v.Mesh.RegistryOnly {
-		rest.Routes = []*routev3.Route{answer(502, "")}
-	} else {
-		rest.Routes = []*routev3.Route{b.forward(passthroughCluster)}
-	}
-	config.VirtualHosts = append(config.VirtualHosts, rest)
-	return b.resource(config.Name, config, from...)
-}
-
-// claims keeps a domain from standing in two virtual hosts, which Envoy
-// refuses as a whole: full names first, then in the order of the services.
-type claims map[string]string
-
-func (c claims) claim(domain, host string) bool {
-	if owner, ok := c[domain]; ok {
-		return owner == host
-	}
-	c[domain] = host
-	return true
 }
 
 // proxyRoutes serve the explicit proxy: requests by host and port, CONNECT to
 // host:port of any protocol. Without a port it is 80, else the lowest HTTP port.
 func proxyRoutes(v *model.ClientView) *Resource {
 	var b builder
-	names := claims{}
+	names := claims[string]{}
 	for _, svc := range v.Services {
 		names.claim(svc.Host, svc.Host)
 	}
@@ -92,7 +49,11 @@ func proxyRoutes(v *model.ClientView) *Resource {
 			continue // nothing to resolve, so no cluster
 		}
 		var domains []string
-		for _, domain := range serviceDomains(svc, v.Class.Namespace, v.Mesh.Domain) {
+		candidates := serviceDomains(svc, v.Mesh.Domain)
+		if name := shortName(svc, v.Mesh.Domain); name != "" && svc.Namespace == v.Class.Namespace {
+			candidates = append(candidates, name)
+		}
+		for _, domain := range candidates {
 			if names.claim(domain, svc.Host) {
 				domains = append(domains, domain)
 			}
@@ -108,6 +69,18 @@ func proxyRoutes(v *model.ClientView) *Resource {
 		Routes: []*routev3.Route{answer(502, "")},
 	})
 	return b.resource(config.Name, config, from...)
+}
+
+// claims keeps a domain from standing in two virtual hosts, for which Envoy
+// refuses a route configuration as a whole.
+type claims[K comparable] map[K]string
+
+func (c claims[K]) claim(domain K, host string) bool {
+	owner, taken := c[domain]
+	if !taken {
+		c[domain] = host
+	}
+	return !taken || owner == host
 }
 
 func portlessPort(svc *model.OutboundService) *model.OutboundPort {
