@@ -83,9 +83,9 @@ func (p *printer) table(rows []Row) {
 func (p *printer) draw(rows []Row) {
 	lines := tableLines(rows)
 	if f, ok := p.out.(*os.File); ok {
-		if _, fit := terminalSize(f); len(lines) > fit-2 && fit > 4 {
-			hidden := len(lines) - (fit - 3)
-			lines = append(lines[:fit-3], fmt.Sprintf("… and %d more; a higher window shows them", hidden))
+		if _, height := terminalSize(f); len(lines) >= height {
+			lines = tableLines(merged(rows))
+			lines = lines[:min(len(lines), max(1, height-1))]
 		}
 	}
 	p.erase()
@@ -104,33 +104,6 @@ func (p *printer) summary(rows []Row) {
 	t := total(rows)
 	fmt.Fprintf(p.out, "%s  %d pairs: %d requests, %d failed\n", clock(time.Now()), len(rows), t.Requests, t.Failed)
 }
-
-func tableLines(rows []Row) []string {
-	const format = "%-36s %-26s %9s %7s %6s  %-11s %s"
-	lines := []string{fmt.Sprintf(format, "CALLER", "CALLEE:PORT", "REQUESTS", "FAILED", "MTLS", "MODE", "CONFIG AGE")}
-	for _, r := range rows {
-		age := "-"
-		if r.Age >= 0 {
-			age = r.Age.Truncate(time.Second).String()
-		}
-		lines = append(lines, fmt.Sprintf(format, r.callerText(), r.calleeText(), fmt.Sprint(r.Requests),
-			fmt.Sprint(r.Failed), fmt.Sprintf("%.0f %%", 100*r.Now), r.Mode, age))
-	}
-	return lines
-}
-
-func (r Row) callerText() string {
-	if r.Sidecar {
-		return r.Caller
-	}
-	return r.Caller + " (no sidecar)"
-}
-
-func (r Row) calleeText() string {
-	return fmt.Sprintf("%s:%d", strings.TrimSuffix(r.Callee, ".svc."+domain), r.Port)
-}
-
-func (r Row) name() string { return r.callerText() + " -> " + r.calleeText() }
 
 // state is what a line of plain output says of a row now.
 func (r Row) state() string {

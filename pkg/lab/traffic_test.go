@@ -103,8 +103,8 @@ func TestPlainOutput(t *testing.T) {
 		"shop/web (no sidecar) -> cart.shop:80 fails, mode DISABLE: status 403: no",
 		"shop/web -> cart.shop:80 mTLS, mode STRICT", // once it lasts
 		"CALLER CALLEE:PORT REQUESTS FAILED MTLS MODE CONFIG AGE",
-		"shop/web cart.shop:80 7 0 100 % STRICT -",
-		"shop/web (no sidecar) cart.shop:80 7 3 0 % DISABLE -",
+		"web cart:80 7 0 100 % STRICT -",
+		"web (no sidecar) cart:80 7 3 0 % DISABLE -",
 	}
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
@@ -121,5 +121,23 @@ func TestEditText(t *testing.T) {
 		if got := e.String(); got != want {
 			t.Errorf("%q, want %q", got, want)
 		}
+	}
+}
+
+func TestMergedRows(t *testing.T) {
+	row := Row{Caller: "shop/a", Sidecar: true, Callee: "cart.shop.svc.cluster.local", Port: 80, Requests: 10, Failed: 1, Now: 1, Age: time.Minute}
+	other := row
+	other.Caller, other.Now, other.Age = "front/b", 0, time.Second
+	client := row
+	client.Caller, client.Sidecar = "shop/client", false
+	rows := merged([]Row{row, client, other})
+	if len(rows) != 2 || rows[0].Caller != "2 sidecars" || rows[0].Requests != 20 || rows[0].Failed != 2 || rows[0].Now != 0.5 || rows[0].Age != time.Second {
+		t.Errorf("rows %+v", rows)
+	}
+	if rows[1] != client {
+		t.Errorf("the client became %+v", rows[1])
+	}
+	if lines := tableLines([]Row{row, other}); !strings.HasPrefix(lines[1], "shop/a   cart.shop:80 ") {
+		t.Errorf("two namespaces, yet %q", lines[1])
 	}
 }
