@@ -11,7 +11,7 @@ import (
 	"strings"
 
 	"github.com/meshpilot/pilot/pkg/model"
-	"github.com/meshpilot/pilot/pkg/translate"
+	"github.com/meshpilot/pilot/pkg/translate/bootstrap"
 	"github.com/spf13/cobra"
 )
 
@@ -20,7 +20,7 @@ const bootstrapFile = "envoy.json"
 
 func bootstrapCmd() *cobra.Command {
 	var from directoryFlags
-	var o translate.BootstrapOptions
+	var o bootstrap.Options
 	var state stateFlags
 	var capture, out string
 	var issue bool
@@ -80,26 +80,26 @@ Exit codes: 0 done, 2 the directory or the workload is not usable.`,
 	return cmd
 }
 
-func printBootstrap(w, stderr io.Writer, o translate.BootstrapOptions) error {
-	if _, err := w.Write(translate.Bootstrap(o)); err != nil {
+func printBootstrap(w, stderr io.Writer, o bootstrap.Options) error {
+	if _, err := w.Write(bootstrap.Config(o)); err != nil {
 		return err
 	}
-	if files := slices.Sorted(maps.Keys(translate.SecretFiles(o))); len(files) > 0 {
+	if files := slices.Sorted(maps.Keys(bootstrap.SecretFiles(o))); len(files) > 0 {
 		fmt.Fprintf(stderr, "it names %s, which --out writes\n", strings.Join(files, " and "))
 	}
 	sayCommand(stderr, bootstrapFile, o)
 	return nil
 }
 
-func writeBootstrap(stderr io.Writer, dir string, o translate.BootstrapOptions) error {
+func writeBootstrap(stderr io.Writer, dir string, o bootstrap.Options) error {
 	path, err := filepath.Abs(dir)
 	if err != nil {
 		return err
 	}
 	o.ConfigPath = path
 	boot := filepath.Join(path, bootstrapFile)
-	files := map[string][]byte{boot: translate.Bootstrap(o)}
-	maps.Copy(files, translate.SecretFiles(o))
+	files := map[string][]byte{boot: bootstrap.Config(o)}
+	maps.Copy(files, bootstrap.SecretFiles(o))
 	if err := os.MkdirAll(path, 0o755); err != nil {
 		return err
 	}
@@ -113,8 +113,8 @@ func writeBootstrap(stderr io.Writer, dir string, o translate.BootstrapOptions) 
 }
 
 // sayCommand shows the flags that the mesh configuration decides.
-func sayCommand(stderr io.Writer, path string, o translate.BootstrapOptions) {
-	fmt.Fprintf(stderr, "run: envoy -c %s %s\n", path, strings.Join(translate.EnvoyArgs(o.Mesh), " "))
+func sayCommand(stderr io.Writer, path string, o bootstrap.Options) {
+	fmt.Fprintf(stderr, "run: envoy -c %s %s\n", path, strings.Join(bootstrap.EnvoyArgs(o.Mesh), " "))
 }
 
 func parseCapture(s string) (*model.Capture, error) {

@@ -15,7 +15,7 @@ import (
 	"github.com/meshpilot/pilot/pkg/lab/envoy"
 	"github.com/meshpilot/pilot/pkg/lab/netns"
 	"github.com/meshpilot/pilot/pkg/model"
-	"github.com/meshpilot/pilot/pkg/translate"
+	"github.com/meshpilot/pilot/pkg/translate/bootstrap"
 )
 
 // defaultHTTPProxy is the port of the explicit HTTP proxy where the mesh
@@ -190,21 +190,21 @@ func (s *setting) startSidecar(ctx context.Context, c *cell, mesh *model.Mesh) e
 	if err := (identity.Dir{Path: filepath.Dir(c.node.Local.Key), UID: uid}).Publish(pair); err != nil {
 		return err
 	}
-	options := translate.BootstrapOptions{
+	options := bootstrap.Options{
 		Proxy: c.node, Mesh: mesh, DiscoveryAddress: s.discovery, ConfigPath: dir,
 	}
 	if c.space == nil {
 		options.AdminAddress = c.address.String()
 	}
-	files := translate.SecretFiles(options)
-	bootstrap := filepath.Join(dir, "envoy.json")
-	files[bootstrap] = translate.Bootstrap(options)
+	files := bootstrap.SecretFiles(options)
+	boot := filepath.Join(dir, "envoy.json")
+	files[boot] = bootstrap.Config(options)
 	for path, content := range files {
 		if err := os.WriteFile(path, content, 0o644); err != nil {
 			return err
 		}
 	}
-	args := append(translate.EnvoyArgs(mesh), "-c", bootstrap, "--disable-hot-restart", "--log-level", "warning")
+	args := append(bootstrap.EnvoyArgs(mesh), "-c", boot, "--disable-hot-restart", "--log-level", "warning")
 	if mesh.Concurrency == 0 {
 		args = append(args, "--concurrency", "1") // many Envoys share the cores
 	}

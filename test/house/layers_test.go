@@ -34,6 +34,7 @@ func house() []room {
 	return []room{
 		{"pkg/model", "", "net/http os/exec"},
 		{"pkg/translate", "pkg/model" + envoyAPI, "k8s.io google.golang.org/grpc pkg/meshconfig pkg/discovery"},
+		{"pkg/translate/bootstrap", "pkg/model" + envoyAPI, "k8s.io google.golang.org/grpc pkg/meshconfig pkg/discovery"},
 		{"pkg/translate/simulate", "pkg/model pkg/translate" + envoyAPI, "k8s.io google.golang.org/grpc pkg/meshconfig pkg/discovery"},
 		{"pkg/translate/diff", "pkg/model pkg/translate github.com/google/go-cmp" + envoyAPI + yaml, "k8s.io google.golang.org/grpc pkg/meshconfig pkg/discovery"},
 		{"pkg/meshconfig", "pkg/model istio.io/api google.golang.org/protobuf" + kubeAPI + yaml, "k8s.io/client-go github.com/envoyproxy pkg/translate pkg/discovery"},

@@ -1,4 +1,6 @@
-package translate
+// Package bootstrap makes the file that one workload's Envoy starts with: who
+// it is, and how it reaches the control plane, from which it gets all else.
+package bootstrap
 
 import (
 	"fmt"
@@ -30,8 +32,8 @@ const (
 	maxDownstream       = 50_000
 )
 
-// BootstrapOptions is all that one workload's Envoy bootstrap depends on.
-type BootstrapOptions struct {
+// Options is all that one workload's Envoy bootstrap depends on.
+type Options struct {
 	Proxy model.Proxy
 	Mesh  *model.Mesh
 	// AdminAddress and AdminPort default to 127.0.0.1 and proxyAdminPort;
@@ -57,8 +59,8 @@ func NodeID(p model.Proxy, domain string) string {
 	return fmt.Sprintf("%s~%s~%s.%s~%s.svc.%s", kind, p.Address, p.ID.Name, p.ID.Namespace, p.ID.Namespace, domain)
 }
 
-// Bootstrap is the Envoy bootstrap of one workload, as JSON.
-func Bootstrap(o BootstrapOptions) []byte {
+// Config is the Envoy bootstrap of one workload, as JSON.
+func Config(o Options) []byte {
 	o = o.withDefaults()
 	return bootJSON(&bootstrapv3.Bootstrap{
 		Node: &corev3.Node{
@@ -98,7 +100,7 @@ func Bootstrap(o BootstrapOptions) []byte {
 // SecretFiles are the files that the bootstrap's own connection to the
 // control plane reads its secrets from, by path; none if it is plaintext.
 // Envoy watches the key pair through them and takes a rotated one.
-func SecretFiles(o BootstrapOptions) map[string][]byte {
+func SecretFiles(o Options) map[string][]byte {
 	o = o.withDefaults()
 	if o.plaintext() {
 		return nil
@@ -137,7 +139,7 @@ func EnvoyArgs(m *model.Mesh) []string {
 	return args
 }
 
-func (o BootstrapOptions) withDefaults() BootstrapOptions {
+func (o Options) withDefaults() Options {
 	if o.AdminAddress == "" {
 		o.AdminAddress = "127.0.0.1"
 	}
@@ -156,7 +158,7 @@ func (o BootstrapOptions) withDefaults() BootstrapOptions {
 	return o
 }
 
-func (o BootstrapOptions) discovery() (host string, port uint16) {
+func (o Options) discovery() (host string, port uint16) {
 	host, text, err := net.SplitHostPort(o.DiscoveryAddress)
 	n, portErr := strconv.ParseUint(text, 10, 16)
 	if err != nil || portErr != nil {
@@ -165,12 +167,12 @@ func (o BootstrapOptions) discovery() (host string, port uint16) {
 	return host, uint16(n)
 }
 
-func (o BootstrapOptions) plaintext() bool {
+func (o Options) plaintext() bool {
 	_, port := o.discovery()
 	return port == plaintextXDSPort
 }
 
-func (o BootstrapOptions) certificatePaths() (chain, key, root string) {
+func (o Options) certificatePaths() (chain, key, root string) {
 	l := o.Proxy.Local
 	chain, key, root = l.CertChain, l.Key, l.RootCert
 	if chain == "" {

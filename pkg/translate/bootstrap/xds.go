@@ -1,4 +1,4 @@
-package translate
+package bootstrap
 
 import (
 	"bytes"
@@ -21,7 +21,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
-func xdsCluster(o BootstrapOptions) *clusterv3.Cluster {
+func xdsCluster(o Options) *clusterv3.Cluster {
 	host, port := o.discovery()
 	kind := clusterv3.Cluster_STRICT_DNS
 	if _, err := netip.ParseAddr(host); err == nil {
@@ -72,7 +72,7 @@ func xdsProtocol() *httpv3.HttpProtocolOptions {
 	}
 }
 
-func xdsTLS(o BootstrapOptions) *tlsv3.UpstreamTlsContext {
+func xdsTLS(o Options) *tlsv3.UpstreamTlsContext {
 	identity := "spiffe://" + o.Mesh.TrustDomain + "/ns/" + o.ControlPlaneNamespace + "/sa/istio-pilot-service-account"
 	return &tlsv3.UpstreamTlsContext{CommonTlsContext: &tlsv3.CommonTlsContext{
 		TlsCertificateSdsSecretConfigs: []*tlsv3.SdsSecretConfig{fileSecret("default", o.ConfigPath+"/default.json")},

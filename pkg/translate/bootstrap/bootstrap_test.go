@@ -1,4 +1,4 @@
-package translate
+package bootstrap
 
 import (
 	"flag"
@@ -13,9 +13,9 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the golden files")
 
-func bootstrapOptions() BootstrapOptions {
+func bootstrapOptions() Options {
 	none := model.CaptureNone
-	return BootstrapOptions{
+	return Options{
 		Proxy: model.Proxy{
 			ID:      model.WorkloadID{Namespace: "shop", Name: "cart-1"},
 			Address: "127.10.0.11",
@@ -39,7 +39,7 @@ func TestBootstrapGolden(t *testing.T) {
 	plain := bootstrapOptions()
 	plain.DiscoveryAddress, plain.AdminAddress, plain.AdminPort = "127.0.0.1:15010", "127.10.0.11", 15099
 	plain.Proxy.Local, plain.Proxy.Capture = model.Local{}, nil
-	got := map[string][]byte{"mtls.json": Bootstrap(mtls), "plaintext.json": Bootstrap(plain)}
+	got := map[string][]byte{"mtls.json": Config(mtls), "plaintext.json": Config(plain)}
 	for name, content := range SecretFiles(mtls) {
 		got[filepath.Base(name)] = content
 	}
@@ -47,7 +47,7 @@ func TestBootstrapGolden(t *testing.T) {
 		t.Errorf("plaintext needs no secrets, got %v", files)
 	}
 	for name, content := range got {
-		golden := filepath.Join("testdata", "bootstrap", name)
+		golden := filepath.Join("testdata", name)
 		if *update {
 			if err := os.MkdirAll(filepath.Dir(golden), 0o755); err != nil {
 				t.Fatal(err)
