@@ -36,6 +36,7 @@ type Edit struct {
 	// last Envoy had accepted what follows from it; both from At.
 	NoticedMS float64 `json:"noticedMs"`
 	LastACKMS float64 `json:"lastAckMs,omitempty"`
+	Envoys    int     `json:"envoys"`    // that were connected
 	Responses int     `json:"responses"` // that were accepted; 0: nothing changed for any Envoy
 	Refused   int     `json:"refused"`
 	Complete  bool    `json:"complete"` // every Envoy has answered
@@ -57,11 +58,12 @@ func total(rows []Row) Totals {
 // edits are those after the start.
 func (l *Lab) edits() []Edit {
 	var list []Edit
+	envoys := l.envoys()
 	for _, e := range l.control.server.Edits() {
 		if !e.At.After(l.live) {
 			continue
 		}
-		edit := Edit{At: l.control.written(e.At), Responses: e.Pushes, Refused: e.Refused, Complete: e.Done}
+		edit := Edit{At: l.control.written(e.At), Envoys: envoys, Responses: e.Pushes, Refused: e.Refused, Complete: e.Done}
 		edit.NoticedMS = milliseconds(e.At.Sub(edit.At))
 		if e.Pushes > 0 {
 			edit.LastACKMS = milliseconds(e.LastACK.Sub(edit.At))
@@ -76,6 +78,7 @@ func milliseconds(d time.Duration) float64 {
 }
 
 // String is how far the edit came, as a clause.
+// String is what the edit came to, for people.
 func (e Edit) String() string {
 	switch {
 	case !e.Complete:
@@ -85,7 +88,7 @@ func (e Edit) String() string {
 	case e.Responses == 0:
 		return "it changes nothing for any Envoy"
 	}
-	return fmt.Sprintf("acknowledged after %.0f ms (%d responses)", e.LastACKMS, e.Responses)
+	return fmt.Sprintf("all of %d Envoys acknowledged after %.0f ms (%d responses)", e.Envoys, e.LastACKMS, e.Responses)
 }
 
 // write puts the report in place in one step.

@@ -111,7 +111,7 @@ func (v *viewer) refresh(i int) {
 	edits := l.edits()
 	for ; v.edits < len(edits) && edits[v.edits].Complete; v.edits++ {
 		e := edits[v.edits]
-		l.say.event("edit of %s: %d Envoys: %s", clock(e.At), l.envoys(), e)
+		l.say.event("edit of %s: %s", clock(e.At), e)
 	}
 	rows := l.Rows()
 	l.say.table(rows)

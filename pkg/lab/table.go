@@ -32,7 +32,7 @@ func tableLines(rows []Row) []string {
 	}
 	lines := make([]string, len(cells))
 	for i, c := range cells {
-		lines[i] = strings.TrimRight(fmt.Sprintf("%-*s  %-*s  %*s  %*s  %*s  %-*s  %s",
+		lines[i] = strings.TrimRight(fmt.Sprintf("%-*s %-*s %*s %*s %*s  %-*s %s",
 			width[0], c[0], width[1], c[1], width[2], c[2], width[3], c[3], width[4], c[4], width[5], c[5], c[6]), " ")
 	}
 	return lines

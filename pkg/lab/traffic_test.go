@@ -113,10 +113,10 @@ func TestPlainOutput(t *testing.T) {
 
 func TestEditText(t *testing.T) {
 	for want, e := range map[string]Edit{
-		"acknowledged after 203 ms (20 responses)": {LastACKMS: 202.6, Responses: 20, Complete: true},
-		"it changes nothing for any Envoy":         {Complete: true},
-		"Envoys refused 5 of 15 updates":           {Responses: 10, Refused: 5, Complete: true},
-		"not all Envoys have answered":             {Responses: 10},
+		"all of 5 Envoys acknowledged after 203 ms (20 responses)": {Envoys: 5, LastACKMS: 202.6, Responses: 20, Complete: true},
+		"it changes nothing for any Envoy":                         {Complete: true},
+		"Envoys refused 5 of 15 updates":                           {Responses: 10, Refused: 5, Complete: true},
+		"not all Envoys have answered":                             {Responses: 10},
 	} {
 		if got := e.String(); got != want {
 			t.Errorf("%q, want %q", got, want)
@@ -137,7 +137,7 @@ func TestMergedRows(t *testing.T) {
 	if rows[1] != client {
 		t.Errorf("the client became %+v", rows[1])
 	}
-	if lines := tableLines([]Row{row, other}); !strings.HasPrefix(lines[1], "shop/a   cart.shop:80 ") {
+	if lines := tableLines([]Row{row, other}); !strings.HasPrefix(lines[1], "shop/a  cart.shop:80 ") {
 		t.Errorf("two namespaces, yet %q", lines[1])
 	}
 }

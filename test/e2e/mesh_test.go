@@ -14,9 +14,15 @@ import (
 	"github.com/meshpilot/pilot/pkg/lab"
 )
 
-// bookinfo copies the example, with addresses of this process's own, so that
-// two runs on one machine do not meet.
+// bookinfo is a copy of the example.
 func bookinfo(t *testing.T) string {
+	t.Helper()
+	return config(t, "../../examples/bookinfo")
+}
+
+// config copies a directory, with addresses of this process's own, so that two
+// runs on one machine do not meet.
+func config(t *testing.T, from string) string {
 	t.Helper()
 	dir, err := os.MkdirTemp(home, "config-")
 	if err != nil {
@@ -25,9 +31,9 @@ func bookinfo(t *testing.T) string {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	files, err := filepath.Glob("../../examples/bookinfo/*.yaml")
+	files, err := filepath.Glob(filepath.Join(from, "*.yaml"))
 	if err != nil || len(files) == 0 {
-		t.Fatalf("no example: %v, %v", files, err)
+		t.Fatalf("nothing in %s: %v, %v", from, files, err)
 	}
 	for _, file := range files {
 		content, err := os.ReadFile(file)
@@ -133,6 +139,15 @@ func (m *mesh) until(what string, limit time.Duration, wanted func(lab.Row) bool
 	}
 }
 
+func (m *mesh) eventually(what string, done func() bool) {
+	m.t.Helper()
+	for start := time.Now(); !done(); time.Sleep(20 * time.Millisecond) {
+		if time.Since(start) > 20*time.Second {
+			m.t.Fatalf("%s: not within 20 s", what)
+		}
+	}
+}
+
 func describe(r lab.Row) string {
 	return fmt.Sprintf("  %s -> %s:%d: %d of %d failed, %d now, mTLS now %.0f %%, mode %s, first error %q",
 		r.Caller, r.Callee, r.Port, r.Failed, r.Requests, r.FailedNow, 100*r.Now, r.Mode, r.FirstError)
@@ -151,7 +166,7 @@ func (m *mesh) calm(what string) {
 	time.Sleep(2 * time.Second)
 	for i, r := range m.Rows() {
 		switch {
-		case r.Requests == before[i].Requests:
+		case r.Sidecar && r.Requests == before[i].Requests:
 			m.t.Errorf("%s: no calls any more: %s", what, describe(r))
 		case r.Sidecar && r.Failed != before[i].Failed:
 			m.t.Errorf("%s: %d calls failed: %s", what, r.Failed-before[i].Failed, describe(r))
