@@ -143,6 +143,10 @@ func (s *stream) resident(now time.Time) *wire.Message {
 func (s *stream) compose(k kind, drop bool, now time.Time) *wire.Message {
 	sub := &s.kinds[k]
 	to := s.targets(k)
+	forced := sub.answer || sub.force != (subset{}) || len(sub.gone) > 0
+	if !forced && sub.held == ([2]holding{{base: to[0]}, {base: to[1]}}) {
+		return nil // as nearly always
+	}
 	var changes [2]*change
 	var differs bool
 	for i := range changes {

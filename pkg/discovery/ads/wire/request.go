@@ -97,20 +97,35 @@ func (r *Request) Unsubscribe() iter.Seq[[]byte] { return r.all(deltaUnsubscribe
 func (r *Request) Versions() iter.Seq2[[]byte, []byte] {
 	return func(yield func(name, version []byte) bool) {
 		for entry := range r.all(deltaVersions) {
-			var name, version []byte
-			for number, value := range fields(entry) {
-				switch number {
-				case 1:
-					name = value
-				case 2:
-					version = value
-				}
-			}
+			name, version := split(entry)
 			if !yield(name, version) {
 				return
 			}
 		}
 	}
+}
+
+// split is an entry of a map from string to string. A reconnection of all
+// proxies has millions, so it makes no closure as fields would.
+func split(entry []byte) (key, value []byte) {
+	for len(entry) > 0 {
+		number, kind, n := protowire.ConsumeTag(entry)
+		if n < 0 || kind != protowire.BytesType {
+			return key, value
+		}
+		data, m := protowire.ConsumeBytes(entry[n:])
+		if m < 0 {
+			return key, value
+		}
+		switch number {
+		case 1:
+			key = data
+		case 2:
+			value = data
+		}
+		entry = entry[n+m:]
+	}
+	return key, value
 }
 
 func (r *Request) all(field protowire.Number) iter.Seq[[]byte] {

@@ -1,0 +1,112 @@
+// Command push measures how a running control plane sends changes to many
+// proxies: the server in this process, the proxies in another, over real gRPC
+// on loopback. The server is pilot's own, from an edited bundle to the last
+// acknowledgement, so compiling and translating are in the figures, and so is
+// the 100 ms for which an edit waits for others.
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"time"
+)
+
+func main() {
+	services := flag.Int("services", 1000, "services, each with its own workloads")
+	proxies := flag.String("proxies", "500,2000", "numbers of connected proxies")
+	transports := flag.String("tls", "false,true", "plaintext, mutual TLS, or both")
+	rounds := flag.Int("rounds", 3, "mesh-wide flips each way, and changes of one service")
+	profiles := flag.String("profiles", "", "directory for a CPU profile of each measurement")
+	one := flag.Bool("one", false, "internal: one size, without the head of the table")
+	child := flag.String("child", "", "internal: run the proxies of this description")
+	flag.Parse()
+	switch {
+	case *child != "":
+		fatal(runProxies(*child))
+		return
+	case *one:
+		count, err := strconv.Atoi(*proxies)
+		fatal(err)
+		secure, err := strconv.ParseBool(*transports)
+		fatal(err)
+		fatal(measure(*services, count, secure, *rounds, *profiles))
+		return
+	}
+	fmt.Printf("%d services, 50 namespaces; wall is from the edit to the last ACK, and an edit waits 100 ms for others\n", *services)
+	fmt.Printf(layout, "proxies", "transport", "measure", "wall s", "CPU s", "MB", "resources", "peak MiB", "kB a proxy: RSS", "heap+stacks")
+	for _, n := range strings.Split(*proxies, ",") {
+		for _, t := range strings.Split(*transports, ",") {
+			// A process of its own, so that no memory of another size is in the figures.
+			run := exec.Command(os.Args[0], "-one", "-services", strconv.Itoa(*services), "-proxies", n, "-tls", t,
+				"-rounds", strconv.Itoa(*rounds), "-profiles", *profiles)
+			run.Stdout, run.Stderr = os.Stdout, os.Stderr
+			fatal(run.Run())
+		}
+	}
+}
+
+const layout = "%-8v %-10s %-24s %8s %8s %9s %10s %9s %16s %12s\n"
+
+func fatal(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "push:", err)
+		os.Exit(1)
+	}
+}
+
+// measure runs all measurements of one size and prints a row for each.
+func measure(services, proxies int, secure bool, rounds int, profiles string) error {
+	b, err := start(services, proxies, secure)
+	if err != nil {
+		return err
+	}
+	defer b.stop()
+	b.profiles = profiles
+	transport := "plaintext"
+	if secure {
+		transport = "mTLS"
+	}
+	row := func(what string, memory [2]int64, work func() (time.Duration, error)) error {
+		r, err := b.during(what, work)
+		if err != nil {
+			return fmt.Errorf("%s: %w", what, err)
+		}
+		after := b.memory()
+		kB := func(i int) string {
+			if memory == ([2]int64{}) {
+				return ""
+			}
+			return strconv.FormatInt((after[i]-memory[i])/1000/int64(proxies), 10)
+		}
+		fmt.Printf(layout, proxies, transport, what, seconds(r.wall), seconds(r.cpu), strconv.FormatFloat(float64(r.bytes)/1e6, 'f', 2, 64),
+			strconv.Itoa(r.resources), strconv.FormatInt(r.peak>>20, 10), kB(0), kB(1))
+		return nil
+	}
+	if _, err := b.children.do("learn"); err != nil {
+		return err
+	}
+	err = row("first connect", b.memory(), func() (time.Duration, error) { return b.children.do("connect") })
+	for range rounds {
+		for _, on := range []bool{true, false} {
+			err = errors.Join(err, row(fmt.Sprintf("all clusters, mTLS %v", on), [2]int64{}, b.edit(func(m *mesh) { m.mutual = on })))
+		}
+	}
+	for i := range rounds {
+		err = errors.Join(err, row("one service", [2]int64{}, b.edit(func(m *mesh) { m.policy = i%2 == 0 })))
+	}
+	if err != nil {
+		return err
+	}
+	// The proxies note what they hold only now, as it costs them time.
+	if _, err := b.children.do("disconnect", "record", "disconnect"); err != nil {
+		return err
+	}
+	return row("reconnect, unchanged", [2]int64{}, func() (time.Duration, error) { return b.children.do("reconnect") })
+}
+
+func seconds(d time.Duration) string { return strconv.FormatFloat(d.Seconds(), 'f', 3, 64) }
