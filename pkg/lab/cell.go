@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"github.com/meshpilot/pilot/pkg/identity"
 	"github.com/meshpilot/pilot/pkg/lab/app"
@@ -149,15 +150,26 @@ func (s *setting) freePorts(c *cell, mesh *model.Mesh) error {
 		addresses = append(addresses, join(c.address.String(), p.number))
 	}
 	for _, address := range addresses {
-		ln, err := net.Listen("tcp", address)
-		if err != nil {
+		if err := free(address); err != nil {
 			return inUse(err, "sidecar of "+c.id.String())
-		}
-		if err := ln.Close(); err != nil {
-			return err
 		}
 	}
 	return nil
+}
+
+// free fails if the address stays in use for a while: an Envoy of a killed
+// run keeps its ports for a moment after it is no longer seen.
+func free(address string) error {
+	const while, pause = 2 * time.Second, 50 * time.Millisecond
+	for end := time.Now().Add(while); ; time.Sleep(pause) {
+		ln, err := net.Listen("tcp", address)
+		if err == nil {
+			return ln.Close()
+		}
+		if !errors.Is(err, syscall.EADDRINUSE) || time.Now().After(end) {
+			return err
+		}
+	}
 }
 
 // inUse says what to do about a port that another program has.

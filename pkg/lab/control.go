@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"sync"
@@ -90,12 +89,8 @@ func startControl(o Options, s *setting, log string) (*control, error) {
 // freeForControl names the flag of the lab, which discovery does not know.
 func freeForControl(addresses ...string) error {
 	for _, address := range addresses {
-		ln, err := net.Listen("tcp", address)
-		if err != nil {
+		if err := free(address); err != nil {
 			return fmt.Errorf("%w; --addr 127.0.0.2 puts the control plane elsewhere", inUse(err, "control plane"))
-		}
-		if err := ln.Close(); err != nil {
-			return err
 		}
 	}
 	return nil
