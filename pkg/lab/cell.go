@@ -94,7 +94,19 @@ func (c *cell) listen(address string) (net.Listener, error) {
 	if c.space != nil {
 		return c.space.Listen(address)
 	}
-	return net.Listen("tcp", address)
+	return listenFree(address)
+}
+
+// listenFree waits a moment for a port in use: an Envoy of a killed run keeps
+// its ports for a moment after it is no longer seen.
+func listenFree(address string) (net.Listener, error) {
+	const patience, pause = 2 * time.Second, 50 * time.Millisecond
+	for start := time.Now(); ; time.Sleep(pause) {
+		ln, err := net.Listen("tcp", address)
+		if !errors.Is(err, syscall.EADDRINUSE) || time.Since(start) > patience {
+			return ln, err
+		}
+	}
 }
 
 // dial opens a connection as the application would.
@@ -157,19 +169,13 @@ func (s *setting) freePorts(c *cell, mesh *model.Mesh) error {
 	return nil
 }
 
-// free fails if the address stays in use for a while: an Envoy of a killed
-// run keeps its ports for a moment after it is no longer seen.
+// free fails if the address stays in use.
 func free(address string) error {
-	const while, pause = 2 * time.Second, 50 * time.Millisecond
-	for end := time.Now().Add(while); ; time.Sleep(pause) {
-		ln, err := net.Listen("tcp", address)
-		if err == nil {
-			return ln.Close()
-		}
-		if !errors.Is(err, syscall.EADDRINUSE) || time.Now().After(end) {
-			return err
-		}
+	ln, err := listenFree(address)
+	if err != nil {
+		return err
 	}
+	return ln.Close()
 }
 
 // inUse says what to do about a port that another program has.

@@ -22,6 +22,9 @@ func Run(ctx context.Context, o Options) error {
 		return netns.Reexec()
 	}
 	l, err := Start(ctx, o)
+	if ctx.Err() != nil && l == nil {
+		return nil // stopped by the user, who need not read how far it was
+	}
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,8 @@ package lab
 import (
 	"context"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -11,7 +13,10 @@ import (
 	"github.com/meshpilot/pilot/pkg/translate"
 )
 
-const statsEvery = 500 * time.Millisecond
+const (
+	statsEvery = 500 * time.Millisecond
+	maxLog     = 16 << 20
+)
 
 // pollStats reads what only the Envoys and the control plane know, until ctx
 // ends: connections of TCP pairs, and when each Envoy took its configuration.
@@ -40,6 +45,7 @@ func (l *Lab) readStats(ctx context.Context) {
 			continue
 		}
 		all.Go(func() {
+			l.setting.trimLogs(c)
 			found, err := c.admin.OutboundConnections(ctx)
 			if err != nil {
 				return // an Envoy that ended is reported by watch
@@ -59,6 +65,16 @@ func (l *Lab) readStats(ctx context.Context) {
 	for _, c := range cells {
 		if at, ok := times[c.id.String()]; ok {
 			l.acked[c.id] = at
+		}
+	}
+}
+
+// trimLogs empties logs that grew large: a lab may run for days.
+func (s *setting) trimLogs(c *cell) {
+	for _, name := range []string{"access.log", "envoy.log"} {
+		path := filepath.Join(s.cellDir(c), name)
+		if info, err := os.Stat(path); err == nil && info.Size() > maxLog {
+			_ = os.Truncate(path, 0) // Envoy appends, so it goes on at the start
 		}
 	}
 }
