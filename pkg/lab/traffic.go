@@ -3,6 +3,7 @@ package lab
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"strings"
 	"sync"
@@ -28,7 +29,8 @@ const (
 // pair is one caller and one service port, and what became of its calls.
 type pair struct {
 	caller  model.WorkloadID
-	sidecar bool // the caller has one
+	uri     string // the caller's identity
+	sidecar bool   // the caller has one
 	target  target
 	clients []*app.Client // one, or one per endpoint for a caller without a sidecar
 
@@ -54,7 +56,7 @@ type outcome struct {
 
 // pair is c as a caller of t.
 func (c *cell) pair(t target) *pair {
-	p := &pair{caller: c.id, sidecar: c.sidecar, target: t}
+	p := &pair{caller: c.id, uri: c.uri, sidecar: c.sidecar, target: t}
 	targets := t.direct()
 	if c.sidecar {
 		targets = []app.Target{t.through()}
@@ -91,7 +93,24 @@ func (p *pair) call(ctx context.Context, client *app.Client, keepAlive bool) {
 	if ctx.Err() != nil {
 		return // the lab is stopping, which is nobody's failure
 	}
+	if err == nil {
+		err = p.check(echo)
+	}
 	p.record(outcome{at: time.Now(), failed: err != nil, mesh: err == nil && echo.Peer != ""}, err)
+}
+
+// check fails if another application answered than should, or if the sidecar
+// there takes the caller for somebody else.
+func (p *pair) check(echo app.Echo) error {
+	if echo.Peer != "" && echo.Peer != p.uri {
+		return fmt.Errorf("the callee's sidecar reports the caller as %s, but it is %s", echo.Peer, p.uri)
+	}
+	for _, e := range p.target.endpoints {
+		if e.workload.Name == echo.Name {
+			return nil
+		}
+	}
+	return fmt.Errorf("%s answered, which is not behind the service", echo.Name)
 }
 
 func (p *pair) record(o outcome, err error) {

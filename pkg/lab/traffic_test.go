@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/meshpilot/pilot/pkg/lab/app"
 	"github.com/meshpilot/pilot/pkg/lab/envoy"
 	"github.com/meshpilot/pilot/pkg/model"
 )
@@ -51,6 +52,22 @@ func TestRowOfASlowPair(t *testing.T) {
 	p.record(outcome{at: time.Now().Add(-10 * time.Second), failed: true}, errors.New("timeout"))
 	if r := p.row(); r.FailedNow != 1 || r.latest != 1 {
 		t.Errorf("row %+v", r)
+	}
+}
+
+func TestWrongAnswersFail(t *testing.T) {
+	p := testPair(model.HTTP)
+	p.uri = "spiffe://cluster.local/ns/shop/sa/web"
+	p.target.endpoints = []endpoint{{workload: model.WorkloadID{Namespace: "shop", Name: "cart-1"}}}
+	for answer, ok := range map[app.Echo]bool{
+		{Name: "cart-1"}:              true,
+		{Name: "cart-1", Peer: p.uri}: true,
+		{Name: "cart-1", Peer: "spiffe://cluster.local/ns/shop/sa/other"}: false,
+		{Name: "other"}: false,
+	} {
+		if err := p.check(answer); (err == nil) != ok {
+			t.Errorf("%+v: %v", answer, err)
+		}
 	}
 }
 
