@@ -66,6 +66,7 @@ func (s *stream) spellings(name string) (r [2]*translate.Resource, l [2]*list) {
 // askSecret subscribes to a secret. claimed is the version that the proxy
 // says it holds, or empty.
 func (s *stream) askSecret(name, claimed string) {
+	s.spelled = [2]*half{}
 	r, _ := s.spellings(name)
 	if r[0] == nil {
 		s.emit(Event{Kind: SecretUnknown, TypeURL: secrets.url(), Names: []string{name}})
@@ -94,6 +95,11 @@ func (s *stream) dropSecret(name string) {
 // nextSecret is a response with one secret: Envoy refuses a response whole,
 // so a bad file must not keep back another one.
 func (s *stream) nextSecret(now time.Time) *wire.Message {
+	halves := [2]*half{s.client, s.server}
+	if s.spelled == halves {
+		return nil // looked at before, as nearly always
+	}
+	waits := false
 	for i := range s.secrets {
 		sec := &s.secrets[i]
 		r, l := s.spellings(sec.name)
@@ -107,7 +113,11 @@ func (s *stream) nextSecret(now time.Time) *wire.Message {
 		if sec.respelled {
 			spelling = 1
 		}
-		if sec.last == r[spelling].Version || s.later(sec.retryAt, now) {
+		if sec.last == r[spelling].Version {
+			continue
+		}
+		if s.later(sec.retryAt, now) {
+			waits = true
 			continue
 		}
 		sec.last = r[spelling].Version
@@ -118,6 +128,9 @@ func (s *stream) nextSecret(now time.Time) *wire.Message {
 		s.kinds[secrets].flight.secret = sec.name
 		return m
 	}
+	if !waits {
+		s.spelled = halves
+	}
 	return nil
 }
 
@@ -126,6 +139,7 @@ func (s *stream) nextSecret(now time.Time) *wire.Message {
 // nothing and the other spelling follows.
 func (s *stream) proveSecret(name string) {
 	sec := s.secret(name)
+	s.spelled = [2]*half{}
 	if sec == nil {
 		return
 	}
@@ -140,6 +154,7 @@ func (s *stream) proveSecret(name string) {
 // refuseSecret has the secret sent again with its other spelling.
 func (s *stream) refuseSecret(name string, now time.Time) {
 	sec := s.secret(name)
+	s.spelled = [2]*half{}
 	if sec == nil {
 		return
 	}

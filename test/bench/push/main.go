@@ -38,7 +38,7 @@ func main() {
 		return
 	}
 	fmt.Printf("%d services, 50 namespaces; wall is from the edit to the last ACK, and an edit waits 100 ms for others\n", *services)
-	fmt.Printf(layout, "proxies", "transport", "measure", "wall s", "CPU s", "MB", "resources", "peak MiB", "kB a proxy: RSS", "heap+stacks")
+	fmt.Printf(layout, "proxies", "transport", "measure", "wall s", "CPU s", "MB", "resources", "peak MiB", "kB a proxy: RSS", "connection")
 	for _, n := range strings.Split(*proxies, ",") {
 		for _, t := range strings.Split(*transports, ",") {
 			// A process of its own, so that no memory of another size is in the figures.
@@ -71,42 +71,54 @@ func measure(services, proxies int, secure bool, rounds int, profiles string) er
 	if secure {
 		transport = "mTLS"
 	}
-	row := func(what string, memory [2]int64, work func() (time.Duration, error)) error {
+	row := func(what string, work func() (time.Duration, error), memory func() (rss, connection string)) error {
 		r, err := b.during(what, work)
 		if err != nil {
 			return fmt.Errorf("%s: %w", what, err)
 		}
-		after := b.memory()
-		kB := func(i int) string {
-			if memory == ([2]int64{}) {
-				return ""
-			}
-			return strconv.FormatInt((after[i]-memory[i])/1000/int64(proxies), 10)
+		var rss, connection string
+		if memory != nil {
+			rss, connection = memory()
 		}
 		fmt.Printf(layout, proxies, transport, what, seconds(r.wall), seconds(r.cpu), strconv.FormatFloat(float64(r.bytes)/1e6, 'f', 2, 64),
-			strconv.Itoa(r.resources), strconv.FormatInt(r.peak>>20, 10), kB(0), kB(1))
+			strconv.Itoa(r.resources), strconv.FormatInt(r.peak>>20, 10), rss, connection)
 		return nil
 	}
 	if _, err := b.children.do("learn"); err != nil {
 		return err
 	}
-	err = row("first connect", b.memory(), func() (time.Duration, error) { return b.children.do("connect") })
+	before := b.memory()
+	err = row("first connect", func() (time.Duration, error) { return b.children.do("connect") }, func() (string, string) {
+		return perProxy(b.memory().rss-before.rss, proxies), ""
+	})
 	for range rounds {
 		for _, on := range []bool{true, false} {
-			err = errors.Join(err, row(fmt.Sprintf("all clusters, mTLS %v", on), [2]int64{}, b.edit(func(m *mesh) { m.mutual = on })))
+			err = errors.Join(err, row(fmt.Sprintf("all clusters, mTLS %v", on), b.edit(func(m *mesh) { m.mutual = on }), nil))
 		}
 	}
 	for i := range rounds {
-		err = errors.Join(err, row("one service", [2]int64{}, b.edit(func(m *mesh) { m.policy = i%2 == 0 })))
+		err = errors.Join(err, row("one service", b.edit(func(m *mesh) { m.policy = i%2 == 0 }), nil))
 	}
 	if err != nil {
 		return err
 	}
 	// The proxies note what they hold only now, as it costs them time.
-	if _, err := b.children.do("disconnect", "record", "disconnect"); err != nil {
+	if _, err := b.children.do("disconnect", "record"); err != nil {
 		return err
 	}
-	return row("reconnect, unchanged", [2]int64{}, func() (time.Duration, error) { return b.children.do("reconnect") })
+	connected := b.memory().used
+	if _, err := b.children.do("disconnect"); err != nil {
+		return err
+	}
+	alone := b.memory().used // the world of all classes is still there
+	return row("reconnect, unchanged", func() (time.Duration, error) { return b.children.do("reconnect") }, func() (string, string) {
+		return perProxy(b.memory().rss-before.rss, proxies), perProxy(connected-alone, proxies)
+	})
+}
+
+// perProxy is a proxy's share in kB.
+func perProxy(bytes int64, proxies int) string {
+	return strconv.FormatInt(bytes/1000/int64(proxies), 10)
 }
 
 func seconds(d time.Duration) string { return strconv.FormatFloat(d.Seconds(), 'f', 3, 64) }

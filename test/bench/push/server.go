@@ -212,12 +212,14 @@ func statusKB(field string) int64 {
 	return 0
 }
 
-// memory is the server's resident memory, and heap and stacks in use, in
-// bytes, when it is idle.
-func (b *bench) memory() [2]int64 {
+// usage is the server's memory when idle, in bytes: resident, and in heap
+// objects and stacks.
+type usage struct{ rss, used int64 }
+
+func (b *bench) memory() usage {
 	time.Sleep(6 * time.Second) // until nothing is kept for other proxies any more
 	debug.FreeOSMemory()
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
-	return [2]int64{statusKB("VmRSS:") << 10, int64(m.HeapAlloc + m.StackInuse)}
+	return usage{statusKB("VmRSS:") << 10, int64(m.HeapAlloc + m.StackInuse)}
 }
