@@ -56,7 +56,8 @@ func (p *printer) event(format string, args ...any) {
 // erase removes the table from the screen.
 func (p *printer) erase() {
 	if p.height > 0 {
-		fmt.Fprintf(p.out, "\x1b[%dA\x1b[J", p.height)
+		// A typed ^C stands at the cursor, hence the return.
+		fmt.Fprintf(p.out, "\r\x1b[%dA\x1b[J", p.height)
 		p.height = 0
 	}
 }

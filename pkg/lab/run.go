@@ -37,8 +37,12 @@ func Run(ctx context.Context, o Options) error {
 		}
 	}
 	l.say.close(l.Rows())
+	envoys := l.envoys()
 	if e := l.Close(); err == nil {
 		err = e
+	}
+	if err == nil {
+		l.say.event("stopped: all of %d Envoys have ended", envoys)
 	}
 	return err
 }
