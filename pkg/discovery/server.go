@@ -20,6 +20,7 @@ import (
 	"google.golang.org/grpc/credentials"
 
 	"github.com/meshpilot/pilot/pkg/discovery/ads"
+	"github.com/meshpilot/pilot/pkg/discovery/ads/wire"
 	"github.com/meshpilot/pilot/pkg/discovery/status"
 	"github.com/meshpilot/pilot/pkg/meshconfig"
 )
@@ -88,7 +89,7 @@ func Listen(o Options) (*Server, error) {
 		serve         func(net.Listener)
 	}{
 		{o.PlaintextAddress, "--plaintext-address", &s.addresses.Plaintext, func(l net.Listener) { s.addGRPC(l) }},
-		{o.TLSAddress, "--tls-address", &s.addresses.TLS, func(l net.Listener) { s.addGRPC(l, grpc.Creds(credentials.NewTLS(o.TLS))) }},
+		{o.TLSAddress, "--tls-address", &s.addresses.TLS, func(l net.Listener) { s.addGRPC(wire.Listen(l), grpc.Creds(credentials.NewTLS(o.TLS))) }},
 		{o.MetricsAddress, "--metrics-address", &s.addresses.Metrics, func(l net.Listener) { s.addHTTP(l, m.Handler()) }},
 		{o.HTTPAddress, "--http-address", &s.addresses.HTTP, func(l net.Listener) { s.addHTTP(l, s.pages().Handler()) }},
 	} {

@@ -71,8 +71,10 @@ func measure(services, proxies int, secure bool, rounds int, profiles string) er
 	if secure {
 		transport = "mTLS"
 	}
+	most := 0 // bytes of a change
 	row := func(what string, work func() (time.Duration, error), memory func() (rss, connection string)) error {
 		r, err := b.during(what, work)
+		most = max(most, r.bytes)
 		if err != nil {
 			return fmt.Errorf("%s: %w", what, err)
 		}
@@ -95,6 +97,13 @@ func measure(services, proxies int, secure bool, rounds int, profiles string) er
 		for _, on := range []bool{true, false} {
 			err = errors.Join(err, row(fmt.Sprintf("all clusters, mTLS %v", on), b.edit(func(m *mesh) { m.mutual = on }), nil))
 		}
+	}
+	for range min(rounds, 1) {
+		sockets, ferr := b.floor(most/proxies, proxies)
+		if ferr != nil {
+			return ferr
+		}
+		err = errors.Join(err, row("  floor: bare sockets", sockets, nil))
 	}
 	for i := range rounds {
 		err = errors.Join(err, row("one service", b.edit(func(m *mesh) { m.policy = i%2 == 0 }), nil))

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -136,6 +137,9 @@ func runProxies(text string) error {
 }
 
 func (f *fleet) run(command string) error {
+	if strings.HasPrefix(command, "floor ") {
+		return f.floor(command)
+	}
 	switch command {
 	case "count":
 		return nil

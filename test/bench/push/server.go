@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -65,7 +66,8 @@ type bench struct {
 	children *children
 	cancel   context.CancelFunc
 	done     chan error
-	dir      string // of certificates
+	dir      string      // of certificates
+	tls      *tls.Config // nil: plaintext
 	profiles string
 }
 
@@ -100,6 +102,7 @@ func start(services, proxies int, secure bool) (*bench, error) {
 		if o.TLS, err = ca.ServerTLS("cluster.local", "istio-system"); err != nil {
 			return nil, err
 		}
+		b.tls = o.TLS
 		if err := writeCertificates(ca, b.dir, services); err != nil {
 			return nil, err
 		}
