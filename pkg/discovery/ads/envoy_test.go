@@ -1,14 +1,22 @@
 package ads
 
 import (
+	"context"
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+
 	"github.com/meshpilot/pilot/internal/fakeenvoy"
+	"github.com/meshpilot/pilot/pkg/discovery/ads/wire"
 	"github.com/meshpilot/pilot/pkg/translate"
 )
 
@@ -317,3 +325,39 @@ func TestSecretsAreSpelledAnew(t *testing.T) {
 		})
 	})
 }
+
+// TestApplyBeforeTheFirstRead: a world that comes between a stream's entry and
+// its first read must not take the news of its connection.
+func TestApplyBeforeTheFirstRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		var heard []EventKind
+		store := NewStore(StoreOptions{Identify: identify, Notify: func(e Event) {
+			mu.Lock()
+			defer mu.Unlock()
+			heard = append(heard, e.Kind)
+		}})
+		node, err := proto.Marshal(&corev3.Node{Id: "shop/cart"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := store.open(entered{ctx: t.Context()}, true, &wire.Request{Node: node}); err != nil {
+			t.Fatal(err)
+		}
+		store.Apply(mesh{}.world())
+		synctest.Wait()
+		mu.Lock()
+		defer mu.Unlock()
+		if !slices.Equal(heard, []EventKind{Connected}) {
+			t.Errorf("heard %v, want the connection", heard)
+		}
+	})
+}
+
+// entered is a gRPC stream of which nothing was read yet.
+type entered struct {
+	grpc.ServerStream
+	ctx context.Context
+}
+
+func (e entered) Context() context.Context { return e.ctx }

@@ -145,6 +145,7 @@ func (s *Store) open(g grpc.ServerStream, delta bool, r *wire.Request) (*stream,
 		store: s, grpc: g, id: id, delta: delta, node: node.GetId(), proxy: proxy,
 		started: time.Now(), known: make(chan struct{}),
 	}
+	st.emit(Event{Kind: Connected}) // the first event, whoever delivers it
 	if err := s.enter(st); err != nil {
 		return nil, err
 	}
@@ -155,7 +156,6 @@ func (s *Store) open(g grpc.ServerStream, delta bool, r *wire.Request) (*stream,
 // proxy's configuration, and the others behind it, so that what a proxy says
 // it holds is always compared with something.
 func (s *stream) read(r *wire.Request) error {
-	s.emit(Event{Kind: Connected})
 	s.flush()
 	s.store.enqueue(s)
 	select {
