@@ -43,12 +43,16 @@ func (m *Mesh) trustDomains() []string {
 	return append([]string{m.TrustDomain}, m.TrustDomainAliases...)
 }
 
-// inboundPort takes pairs sorted by host and service port. If services
-// disagree about the protocol, the oldest decides (spec xds.md 3).
+// servedProtocol is what a container port speaks. If services disagree, the
+// oldest decides (spec xds.md 3).
+func servedProtocol(pairs []boundPort) Protocol {
+	return slices.MinFunc(pairs, func(a, b boundPort) int { return compareServices(a.service, b.service) }).port.Protocol
+}
+
+// inboundPort takes pairs sorted by host and service port.
 func inboundPort(container uint16, pairs []boundPort, d Decision) InboundPort {
-	oldest := slices.MinFunc(pairs, func(a, b boundPort) int { return compareServices(a.service, b.service) })
 	p := InboundPort{
-		Port: container, Protocol: oldest.port.Protocol, Decision: d,
+		Port: container, Protocol: servedProtocol(pairs), Decision: d,
 		Host: pairs[0].service.Host, ServicePort: pairs[0].port.Number,
 	}
 	for _, pair := range pairs {

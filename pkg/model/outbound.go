@@ -61,7 +61,7 @@ func (s *Snapshot) outboundPort(svc *Service, in *ServicePort, clusterMesh Finge
 	accounts := slices.Clone(in.Accounts)
 	for _, e := range in.Endpoints {
 		h := s.byID[e.Workload]
-		mesh := h != nil && s.acceptsMesh(h, e.Port, in.Protocol)
+		mesh := h != nil && s.acceptsMesh(h, e.Port)
 		if h != nil && !svc.External {
 			accounts = s.appendIdentities(accounts, h.Workload)
 		}
@@ -99,9 +99,10 @@ func (s *Snapshot) outboundPort(svc *Service, in *ServicePort, clusterMesh Finge
 	return out, ready
 }
 
-// acceptsMesh is AUTO for one endpoint (spec client-tls.md 1): a server-first
-// port in PERMISSIVE takes plaintext only.
-func (s *Snapshot) acceptsMesh(h *hosted, container uint16, protocol Protocol) bool {
+// acceptsMesh is AUTO for one endpoint (spec client-tls.md 1): a port that is
+// served server-first takes plaintext only in PERMISSIVE, whatever protocol
+// the service has that the client calls.
+func (s *Snapshot) acceptsMesh(h *hosted, container uint16) bool {
 	if !h.sidecar {
 		return false
 	}
@@ -113,7 +114,8 @@ func (s *Snapshot) acceptsMesh(h *hosted, container uint16, protocol Protocol) b
 	case Disable:
 		return false
 	case Permissive:
-		return !protocol.ServerFirst()
+		pairs := h.pairs(container)
+		return len(pairs) == 0 || !servedProtocol(pairs).ServerFirst()
 	default:
 		return true
 	}

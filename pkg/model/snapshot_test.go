@@ -49,6 +49,24 @@ func TestClientTLS(t *testing.T) {
 	}
 }
 
+// A port that services disagree about is served as the oldest one says, so
+// what clients of the others may send goes by that too.
+func TestClientTLSGoesByTheProtocolServed(t *testing.T) {
+	for _, c := range []struct {
+		oldest, called Protocol
+		want           ClientTLS
+	}{{MySQL, TCP, ClientPlain}, {TCP, MySQL, ClientMesh}} {
+		in := shop(policy("Policy", "shop", "p", 1, PolicyRule{Rank: RankNamespace, Mode: Permissive}))
+		in.Services[0].Created, in.Services[1].Created = 2, 1
+		in.Services[0].Ports = in.Services[0].Ports[1:]
+		in.Services[1].Ports[0].Endpoints = in.Services[0].Ports[0].Endpoints
+		in.Services[0].Ports[0].Protocol, in.Services[1].Ports[0].Protocol = c.called, c.oldest
+		if got := Build(in).Services()[0].Ports[0].TLS; got != c.want {
+			t.Errorf("served as %s, called as %s: client TLS is %s, want %s", c.oldest, c.called, got, c.want)
+		}
+	}
+}
+
 // Views must not depend on the order in which a source lists its objects.
 func TestViewsIgnoreOrder(t *testing.T) {
 	p1 := policy("Policy", "shop", "p1", 1, PolicyRule{Rank: RankWorkload, Mode: Strict, Service: "cart"})
