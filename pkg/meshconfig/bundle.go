@@ -34,7 +34,7 @@ type Bundle struct {
 	// fail-closed effect.
 	Invalid []Invalid
 	// Torn are files that hold something that could not be told apart: a
-	// syntax error, an object without name. What such a file held before and
+	// syntax error, an object without a valid name and namespace. What such a file held before and
 	// does not now is not thereby deleted.
 	Torn []string
 	// Positions says where an object was read; empty for sources without files.
@@ -265,7 +265,7 @@ func (b *Bundle) acceptMesh(last Bundle, invalid, kept map[model.Key]bool) []Pro
 	if !kept[key] && len(problems) == 0 && !slices.Contains(b.Torn, at.File) {
 		problems = append(problems, Problem{
 			Code: codeNoMeshConfig, Severity: Error, On: key, At: Position{File: at.File},
-			Message: "the mesh configuration is gone; the last accepted version stays in force",
+			Message: "the mesh configuration is gone or empty; the last accepted version stays in force",
 		})
 	}
 	return problems
@@ -286,7 +286,7 @@ func fold(problems []Problem, kept map[model.Key]bool, last map[model.Key]Positi
 		switch {
 		case p.Severity != Error:
 			out = append(out, p)
-		case (p.On.Kind == "File" || p.On.Name == "") && held[p.At.File]:
+		case (p.On.Kind == "File" || p.On.Name == "" || identity(p.Field) && !kept[p.On]) && held[p.At.File]:
 			p.Message += "; the last accepted version of what the file held stays in force"
 			out = append(out, p)
 		case !kept[p.On]:

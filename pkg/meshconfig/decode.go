@@ -1,6 +1,7 @@
 package meshconfig
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"path"
@@ -37,8 +38,9 @@ func Decode(r io.Reader, file string) (Bundle, []Problem) {
 	}
 	if fault != nil {
 		d.tear(fault.Line, "", fault.Text)
-	} else if len(docs) == 0 && d.isMeshFile() {
-		// All settings commented out: the defaults, and not an absent file.
+	} else if len(docs) == 0 && d.isMeshFile() && len(bytes.TrimSpace(data)) > 0 {
+		// All settings commented out: the defaults. A file without a byte is
+		// rather what a full disk left, and counts as absent.
 		d.mesh(&yaml.Node{Kind: yaml.MappingNode, Tag: "!!map", Line: 1}, meshFileKey(), 1)
 	}
 	return d.out, d.problems
@@ -222,7 +224,7 @@ func (d *decoder) finish(n *yaml.Node, key model.Key, c *check) bool {
 		ok = ok && f.severity != Error
 		d.report(f, key, strict.Line(n, f.path))
 	}
-	if key.Name == "" {
+	if key.Name == "" || c.anonymous() {
 		d.out.Torn = append(d.out.Torn, d.file)
 	}
 	return ok

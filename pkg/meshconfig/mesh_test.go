@@ -114,7 +114,7 @@ func meshOfText(t *testing.T, text string) *MeshConfig {
 func TestMeshDefaults(t *testing.T) {
 	want := DefaultMesh()
 	want.Key = meshFileKey()
-	for _, text := range []string{"", "# authPolicy: MUTUAL_TLS\n", "{}", "defaultConfig:", "defaultConfig: {}", "mtlsExcludedServices: null", "authPolicy:\nconnectTimeout: ~"} {
+	for _, text := range []string{"---", "# authPolicy: MUTUAL_TLS\n", "{}", "defaultConfig:", "defaultConfig: {}", "mtlsExcludedServices: null", "authPolicy:\nconnectTimeout: ~"} {
 		if diff := cmp.Diff(want, meshOfText(t, text)); diff != "" {
 			t.Errorf("%q: %s", text, diff)
 		}

@@ -71,6 +71,18 @@ func (c *check) metadata(kind string, meta *metav1.ObjectMeta) {
 	}
 }
 
+// identity says whether path is of what tells an object from others.
+func identity(path string) bool {
+	return within(path, "metadata") && !within(path, "metadata.labels") && !within(path, "metadata.annotations")
+}
+
+// anonymous says that it is not sure which object this is: the one that has
+// this name and namespace may be meant as well as another.
+func (c *check) anonymous() bool {
+	return slices.ContainsFunc(c.faults, func(f strict.Fault) bool { return !f.Unused && identity(f.Path) }) ||
+		slices.ContainsFunc(c.findings, func(f finding) bool { return identity(f.path) })
+}
+
 // oneOf wants one of the allowed values, exactly.
 func (c *check) oneOf(path, what, value string, allowed ...string) {
 	for _, a := range allowed {

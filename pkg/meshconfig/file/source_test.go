@@ -180,7 +180,7 @@ DIR/a.yaml:6: Service default/cart: spec.ports[0].port: port number 0 must be in
 
 func TestEdits(t *testing.T) {
 	dir := t.TempDir()
-	write(t, dir, "mesh.yaml", "")
+	write(t, dir, "mesh.yaml", "# defaults\n")
 	write(t, dir, "a.yaml", service("cart", 80))
 	out := run(t, quick(dir))
 	wantNext(t, out, "cart:80 mesh=false", "")
@@ -205,7 +205,7 @@ func TestEdits(t *testing.T) {
 
 	// Without mesh.yaml the last one stays, and it comes back.
 	remove(t, dir, "mesh.yaml")
-	wantNext(t, out, "cart:83 stock:1 mesh=true", "NO_MESH_CONFIG mesh.yaml: MeshConfig mesh.yaml: the mesh configuration is gone; the last accepted version stays in force")
+	wantNext(t, out, "cart:83 stock:1 mesh=true", "NO_MESH_CONFIG mesh.yaml: MeshConfig mesh.yaml: the mesh configuration is gone or empty; the last accepted version stays in force")
 	write(t, dir, "mesh.yaml", "# authPolicy: MUTUAL_TLS\n")
 	wantNext(t, out, "cart:83 stock:1 mesh=false", "")
 }
@@ -236,7 +236,7 @@ func TestInvalidEdits(t *testing.T) {
 // longer than Settle. What it held is in force all the time.
 func TestWriteInProgress(t *testing.T) {
 	dir := t.TempDir()
-	write(t, dir, "mesh.yaml", "")
+	write(t, dir, "mesh.yaml", "# defaults\n")
 	write(t, dir, "a.yaml", service("cart", 80)+service("stock", 81))
 	s := quick(dir)
 	s.Hold = time.Hour // only what is whole is believed
@@ -262,7 +262,7 @@ func TestConfigMapVolume(t *testing.T) {
 			t.Fatal(err)
 		}
 		write(t, at, "a.yaml", service("cart", port))
-		write(t, at, "mesh.yaml", "")
+		write(t, at, "mesh.yaml", "# defaults\n")
 		for _, err := range []error{os.Symlink(name, filepath.Join(dir, "..data_tmp")), os.Rename(filepath.Join(dir, "..data_tmp"), filepath.Join(dir, "..data"))} {
 			if err != nil {
 				t.Fatal(err)
@@ -288,7 +288,7 @@ func TestConfigMapVolume(t *testing.T) {
 
 func TestBurst(t *testing.T) {
 	dir := t.TempDir()
-	write(t, dir, "mesh.yaml", "")
+	write(t, dir, "mesh.yaml", "# defaults\n")
 	s := quick(dir)
 	s.Settle = 200 * time.Millisecond
 	out := run(t, s)
@@ -313,7 +313,7 @@ func TestRelist(t *testing.T) {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	write(t, dir, "mesh.yaml", "")
+	write(t, dir, "mesh.yaml", "# defaults\n")
 	if err := os.Symlink(filepath.Join(base, "real.yaml"), filepath.Join(dir, "a.yaml")); err != nil {
 		t.Fatal(err)
 	}
@@ -345,7 +345,7 @@ func TestRelist(t *testing.T) {
 // is published.
 func TestOnlyWhenChanged(t *testing.T) {
 	dir := t.TempDir()
-	write(t, dir, "mesh.yaml", "")
+	write(t, dir, "mesh.yaml", "# defaults\n")
 	write(t, dir, "a.yaml", service("cart", 80))
 	s := quick(dir)
 	s.Relist = 20 * time.Millisecond
@@ -362,7 +362,7 @@ func TestOnlyWhenChanged(t *testing.T) {
 // TestUnreadableFile keeps what the file held.
 func TestUnreadableFile(t *testing.T) {
 	dir := t.TempDir()
-	write(t, dir, "mesh.yaml", "")
+	write(t, dir, "mesh.yaml", "# defaults\n")
 	write(t, dir, "a.yaml", service("cart", 80))
 	out := run(t, quick(dir))
 	wantNext(t, out, "cart:80 mesh=false", "")
