@@ -75,8 +75,11 @@ func ParseProtocol(appProtocol, portName string) Protocol {
 
 func protocolNamed(name string) (Protocol, bool) {
 	name = strings.ToLower(name)
-	if name == "grpc-web" {
+	switch name {
+	case "grpc-web":
 		return HTTP, true
+	case "udp": // on a TCP port: known, and nothing that is parsed
+		return TCP, true
 	}
 	for p := TCP; p <= MySQL; p++ {
 		if p.String() == name {
