@@ -94,7 +94,7 @@ func Inbound(v *model.ServerView, prev *Half) *Half {
 	next := &Half{
 		Secrets:          newTable(secrets(v.Class.Local, false), prev.Secrets),
 		SecretsRespelled: newTable(secrets(v.Class.Local, true), prev.SecretsRespelled),
-		NeedsSecrets:     v.Other.Mode != model.Disable,
+		NeedsSecrets:     v.Class.Capture != model.CaptureNone && v.Other.Mode != model.Disable,
 	}
 	keep := resident(v.Mesh.TrustDomains)
 	clusters := []*Resource{keep}

@@ -139,6 +139,12 @@ func TestSecretsAreSpelledTwice(t *testing.T) {
 	if !Inbound(serverView(model.Permissive, model.CaptureRedirect), nil).NeedsSecrets {
 		t.Error("a half with TLS does not wait for secrets")
 	}
+	// Without capture, ports that no service names have no chains.
+	open := serverView(model.Disable, model.CaptureNone)
+	open.Other.Mode = model.Strict
+	if Inbound(open, nil).NeedsSecrets {
+		t.Error("a half without a TLS part waits for secrets")
+	}
 }
 
 func TestCheckFindsWhatEnvoyWouldRefuse(t *testing.T) {
