@@ -77,7 +77,6 @@ func milliseconds(d time.Duration) float64 {
 	return float64(d.Round(100*time.Microsecond)) / float64(time.Millisecond)
 }
 
-// String is how far the edit came, as a clause.
 // String is what the edit came to, for people.
 func (e Edit) String() string {
 	switch {

@@ -44,6 +44,7 @@ func (s *Snapshot) OutboundMesh() OutboundMesh {
 	return OutboundMesh{
 		ConnectTimeout: s.mesh.ConnectTimeout,
 		ListenPort:     s.mesh.ListenPort,
+		InboundPort:    s.mesh.InboundListenPort,
 		HTTPPort:       s.mesh.HTTPPort,
 		RegistryOnly:   s.mesh.RegistryOnly,
 		AccessLogFile:  s.mesh.AccessLogFile,
@@ -220,7 +221,7 @@ func (s *Snapshot) ClientView(c ClientClass) *ClientView {
 	m := v.Mesh
 	var d digest
 	d.str(c.Namespace, m.AccessLogFile, m.Domain)
-	d.num(uint64(c.Type), uint64(c.Capture), uint64(m.ListenPort), uint64(m.HTTPPort), uint64(m.ConnectTimeout))
+	d.num(uint64(c.Type), uint64(c.Capture), uint64(m.ListenPort), uint64(m.InboundPort), uint64(m.HTTPPort), uint64(m.ConnectTimeout))
 	d.flag(m.RegistryOnly)
 	d.num(uint64(len(v.Services)))
 	for _, svc := range v.Services {

@@ -42,6 +42,7 @@ type ClientView struct {
 type OutboundMesh struct {
 	ConnectTimeout time.Duration
 	ListenPort     uint16
+	InboundPort    uint16 // of the inbound half's listener
 	HTTPPort       uint16
 	RegistryOnly   bool
 	AccessLogFile  string

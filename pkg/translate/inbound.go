@@ -58,6 +58,9 @@ func capturedListener(v *model.ServerView) *Resource {
 	}}
 	for i := range v.Ports {
 		p := &v.Ports[i]
+		if p.Port == v.Mesh.InboundListenPort {
+			continue // the loop's; Envoy refuses a listener with one match twice
+		}
 		if p.Protocol.ServerFirst() {
 			serverFirst = append(serverFirst, p.Port)
 		}

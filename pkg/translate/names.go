@@ -44,8 +44,14 @@ func outboundName(port uint16, subset, host string) string {
 	return "outbound|" + decimal(port) + "|" + subset + "|" + host
 }
 
+// outboundSNI says which cluster a connection is for. Envoy refuses more than
+// 255 bytes, which only the longest hosts reach.
 func outboundSNI(port uint16, host string) string {
-	return "outbound_." + decimal(port) + "_._." + host
+	sni := "outbound_." + decimal(port) + "_._." + host
+	if len(sni) > 255 {
+		return host
+	}
+	return sni
 }
 
 func inboundName(port uint16, use string) string { return "inbound|" + decimal(port) + "|" + use + "|" }

@@ -13,10 +13,11 @@ import (
 // HTTP by port, other protocols by address and port.
 func outboundListeners(v *model.ClientView, shared *Shared) []*Resource {
 	out := []*Resource{catchAllListener(v)}
+	taken := map[string]bool{}
 	if v.Mesh.HTTPPort != 0 {
 		out = append(out, proxyListener("127.0.0.1", v.Mesh.HTTPPort, v.Mesh.AccessLogFile))
+		taken[out[1].Name] = true
 	}
-	taken := map[string]bool{}
 	ports := map[uint16]*portListener{}
 	for _, svc := range v.Services {
 		for _, r := range shared.listeners[svc.Topology] {
@@ -27,8 +28,8 @@ func outboundListeners(v *model.ClientView, shared *Shared) []*Resource {
 		}
 		for _, p := range svc.Ports {
 			sniHost := len(svc.VIPs) == 0 && (p.Protocol == model.HTTPS || p.Protocol == model.TLS) && svc.Resolution != model.ResolveHeadless
-			if !p.Protocol.IsHTTP() && !sniHost {
-				continue
+			if !p.Protocol.IsHTTP() && !sniHost || p.Number == v.Mesh.ListenPort || p.Number == v.Mesh.InboundPort {
+				continue // Envoy takes one listener per address, and needs its own
 			}
 			l := ports[p.Number]
 			if l == nil {
