@@ -1,6 +1,9 @@
 package model
 
-import "slices"
+import (
+	"slices"
+	"strings"
+)
 
 // DefaultHTTPProxyPort is the explicit HTTP proxy of workloads without
 // capture where the mesh names none (spec mesh-config.md 3).
@@ -16,7 +19,9 @@ func (s *Snapshot) ServerView(c ServerClass) *ServerView {
 	v := &ServerView{Class: c, Mesh: s.inboundMesh()}
 	if c.Type == Sidecar {
 		for i, container := range h.containers {
-			v.Ports = append(v.Ports, inboundPort(container, h.pairs(container), h.modes[i]))
+			p := inboundPort(container, h.pairs(container), h.modes[i])
+			s.limit(&p, c.Namespace)
+			v.Ports = append(v.Ports, p)
 		}
 		v.Other = s.policies.decide(&s.mesh, h.Workload, 0, nil)
 	}
@@ -66,6 +71,23 @@ func inboundPort(container uint16, pairs []boundPort, d Decision) InboundPort {
 	return p
 }
 
+// limit gives the port the connection pool that the clients of its own
+// namespace are told for its host.
+func (s *Snapshot) limit(p *InboundPort, namespace string) {
+	all, ok := s.special[namespace]
+	if !ok {
+		all = s.services
+	}
+	i, ok := slices.BinarySearchFunc(all, p.Host, func(o *OutboundService, host string) int { return strings.Compare(o.Host, host) })
+	if !ok {
+		return
+	}
+	if out := all[i].At(p.ServicePort); out != nil && out.Traffic.Pool != nil {
+		p.Pool = out.Traffic.Pool
+		p.From = append(p.From, out.From...)
+	}
+}
+
 func (v *ServerView) digest() Fingerprint {
 	var d digest
 	c, m := v.Class, v.Mesh
@@ -80,6 +102,8 @@ func (v *ServerView) digest() Fingerprint {
 		d.num(uint64(p.Port), uint64(p.Protocol), uint64(p.ServicePort))
 		d.str(p.Host)
 		p.Decision.digest(&d)
+		d.flag(p.Pool != nil)
+		p.Pool.digest(&d)
 		for _, key := range p.From {
 			d.str(key.Kind, key.Namespace, key.Name)
 		}

@@ -9,6 +9,7 @@ type Inputs struct {
 	Services  []Service
 	Workloads []Workload
 	Policies  []ServerPolicy
+	Rules     []DestinationRule
 	// Connected are workloads whose sidecar is, or during the workload's life
 	// was, connected: evidence that they have one.
 	Connected []WorkloadID
@@ -119,6 +120,8 @@ type Endpoint struct {
 	Workload WorkloadID
 	Locality Locality
 	Weight   uint32 // 0 is 1
+	// Labels choose subsets; nil: the workload's.
+	Labels map[string]string
 	// Ready endpoints get traffic; the others only configuration and identity.
 	Ready bool
 }

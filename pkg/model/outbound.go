@@ -7,36 +7,105 @@ import (
 	"strings"
 )
 
-// indexServices makes the outbound form of each service once, for all views.
-func (s *Snapshot) indexServices(services []*Service) {
+// indexServices makes the outbound form of each service once, for all views,
+// and again for namespaces whose clients other destination rules govern.
+func (s *Snapshot) indexServices(services []*Service, rules []DestinationRule) {
 	mesh := s.OutboundMesh()
-	var d digest
+	sink := &groupSink{}
+	d := &sink.digest
 	d.num(uint64(mesh.ConnectTimeout))
 	d.list(mesh.TrustDomains)
 	clusterMesh := d.done()
 
+	merger := &ruleMerger{index: s.rules, sets: map[*DestinationRule][]*ruleSet{}}
+	affected := merger.affected(rules, services)
 	s.services = make([]*OutboundService, 0, len(services))
-	for _, in := range services {
-		out := &OutboundService{
-			Key: in.Key, Host: in.Host, Namespace: in.Namespace, Name: in.Name, VIPs: in.VIPs,
-			Resolution: in.Resolution, DNSName: in.DNSName, External: in.External, exportTo: in.ExportTo,
-			Ports: make([]*OutboundPort, 0, len(in.Ports)),
+	special := map[string]map[int]*OutboundService{}
+	for i, in := range services {
+		var set *ruleSet
+		if len(rules) > 0 {
+			set = merger.set(everyone, in)
 		}
 		s.scoped = s.scoped || len(in.ExportTo) > 0
-		for i := range in.Ports {
-			port, endpoints := s.outboundPort(in, &in.Ports[i], clusterMesh, &d)
-			out.Ports = append(out.Ports, port)
-			if in.Resolution == ResolveEndpoints || in.Resolution == ResolveHeadless {
-				s.endpoints = append(s.endpoints, endpointGroup(in, port, endpoints, &d))
-			}
+		s.services = append(s.services, s.outboundService(in, set, clusterMesh, sink))
+		if i >= len(affected) || len(affected[i]) == 0 {
+			continue
 		}
-		slices.SortFunc(out.Ports, func(a, b *OutboundPort) int { return int(a.Number) - int(b.Number) })
-		out.Topology = out.digest(&d)
-		s.services = append(s.services, out)
+		sink.private = true
+		forms := map[*ruleSet]*Variant{}
+		for _, client := range affected[i] {
+			own := merger.set(client, in)
+			if own == set {
+				continue
+			}
+			if forms[own] == nil {
+				forms[own] = &Variant{OutboundService: s.outboundService(in, own, clusterMesh, sink)}
+				s.variants = append(s.variants, forms[own])
+			}
+			forms[own].Namespaces = append(forms[own].Namespaces, client)
+			if special[client] == nil {
+				special[client] = map[int]*OutboundService{}
+			}
+			special[client][i] = forms[own].OutboundService
+		}
+		sink.private = false
 	}
+	s.seenBy(special)
+	s.endpoints = sink.groups
 	slices.SortFunc(s.endpoints, func(a, b *EndpointGroup) int {
-		return cmp.Or(strings.Compare(a.Host, b.Host), int(a.Port)-int(b.Port))
+		return cmp.Or(strings.Compare(a.Host, b.Host), int(a.Port)-int(b.Port), strings.Compare(a.Subset, b.Subset), strings.Compare(a.Variant, b.Variant))
 	})
+}
+
+// seenBy lists the services for the namespaces that see some of them in
+// another form than most do.
+func (s *Snapshot) seenBy(special map[string]map[int]*OutboundService) {
+	s.special = make(map[string][]*OutboundService, len(special))
+	for namespace, forms := range special {
+		list := slices.Clone(s.services)
+		for i, svc := range forms {
+			list[i] = svc
+		}
+		s.special[namespace] = list
+	}
+}
+
+// Variant is the form in which some client namespaces see a service, because
+// of destination rules that hold for them only.
+type Variant struct {
+	*OutboundService
+	Namespaces []string
+}
+
+// Variants are the forms of services that only some namespaces see, by host;
+// all others see the one in Services.
+func (s *Snapshot) Variants() []*Variant { return s.variants }
+
+func (s *Snapshot) outboundService(in *Service, set *ruleSet, clusterMesh Fingerprint, sink *groupSink) *OutboundService {
+	out := &OutboundService{
+		Key: in.Key, Host: in.Host, Namespace: in.Namespace, Name: in.Name, VIPs: in.VIPs,
+		Resolution: in.Resolution, DNSName: in.DNSName, External: in.External, exportTo: in.ExportTo,
+		Ports: make([]*OutboundPort, 0, len(in.Ports)),
+	}
+	for i := range in.Ports {
+		port := &OutboundPort{Name: in.Ports[i].Name, Number: in.Ports[i].Number, Protocol: in.Ports[i].Protocol}
+		s.rulesAt(port, in, &in.Ports[i], set, sink)
+		port.Fingerprint = port.digest(in, clusterMesh, &sink.digest)
+		out.Ports = append(out.Ports, port)
+	}
+	slices.SortFunc(out.Ports, func(a, b *OutboundPort) int { return int(a.Number) - int(b.Number) })
+	out.Topology = out.digest(&sink.digest)
+	return out
+}
+
+// At is the port of that number, or nil.
+func (o *OutboundService) At(number uint16) *OutboundPort {
+	for _, p := range o.Ports {
+		if p.Number == number {
+			return p
+		}
+	}
+	return nil
 }
 
 // OutboundMesh is the part of the mesh configuration that shapes outbound.
@@ -51,53 +120,6 @@ func (s *Snapshot) OutboundMesh() OutboundMesh {
 		TrustDomains:   s.mesh.trustDomains(),
 		Domain:         s.mesh.Domain,
 	}
-}
-
-// outboundPort decides the client TLS of a port; the endpoints it returns are
-// those that get traffic, sorted by address.
-func (s *Snapshot) outboundPort(svc *Service, in *ServicePort, clusterMesh Fingerprint, d *digest) (*OutboundPort, []OutboundEndpoint) {
-	out := &OutboundPort{Name: in.Name, Number: in.Number, Protocol: in.Protocol}
-	ready := make([]OutboundEndpoint, 0, len(in.Endpoints))
-	accepting, waiting := 0, 0 // by readiness: who takes mesh mTLS
-	accounts := slices.Clone(in.Accounts)
-	for _, e := range in.Endpoints {
-		h := s.byID[e.Workload]
-		mesh := h != nil && s.acceptsMesh(h, e.Port)
-		if h != nil && !svc.External {
-			accounts = s.appendIdentities(accounts, h.Workload)
-		}
-		if !e.Ready {
-			if mesh {
-				waiting++
-			}
-			continue
-		}
-		if mesh {
-			accepting++
-		}
-		ready = append(ready, OutboundEndpoint{Address: e.Address, Port: e.Port, Locality: e.Locality, Weight: e.Weight, MeshTLS: mesh})
-	}
-	if len(ready) == 0 { // nobody to ask: go by the workloads that are to come
-		out.TLS = s.clientTLS(svc, waiting, len(in.Endpoints))
-	} else {
-		out.TLS = s.clientTLS(svc, accepting, len(ready))
-	}
-	slices.SortFunc(ready, func(a, b OutboundEndpoint) int {
-		return cmp.Or(strings.Compare(a.Address, b.Address), int(a.Port)-int(b.Port))
-	})
-	ready = slices.Compact(ready)
-	if out.TLS != ClientPlain {
-		slices.Sort(accounts)
-		out.SANs = slices.Compact(accounts)
-	}
-	if out.TLS == ClientMixed {
-		out.ModesHash = modesHash(ready, d)
-	}
-	if svc.Resolution == ResolveDNS || svc.Resolution == ResolveHeadless {
-		out.Endpoints = ready
-	}
-	out.Fingerprint = out.digest(svc, clusterMesh, d)
-	return out, ready
 }
 
 // acceptsMesh is AUTO for one endpoint (spec client-tls.md 1): a port that is
@@ -119,23 +141,6 @@ func (s *Snapshot) acceptsMesh(h *hosted, container uint16) bool {
 		return len(pairs) == 0 || !servedProtocol(pairs).ServerFirst()
 	default:
 		return true
-	}
-}
-
-// clientTLS is the decision of spec client-tls.md 1, steps 2 to 5, for a port
-// of whose endpoints so many, of so many, accept mesh mTLS.
-func (s *Snapshot) clientTLS(svc *Service, accepting, all int) ClientTLS {
-	switch {
-	case s.mesh.Excludes(svc.Host), svc.External:
-		return ClientPlain
-	case !s.mesh.AutoMTLS && s.mesh.MutualTLS:
-		return ClientMesh
-	case !s.mesh.AutoMTLS, accepting == 0:
-		return ClientPlain
-	case accepting == all:
-		return ClientMesh
-	default:
-		return ClientMixed
 	}
 }
 
@@ -171,15 +176,6 @@ func modesHash(endpoints []OutboundEndpoint, d *digest) string {
 	return hex.EncodeToString(sum[:4])
 }
 
-func endpointGroup(svc *Service, port *OutboundPort, endpoints []OutboundEndpoint, d *digest) *EndpointGroup {
-	g := &EndpointGroup{Key: svc.Key, Host: svc.Host, Port: port.Number, Endpoints: endpoints}
-	d.str(g.Host)
-	d.num(uint64(g.Port))
-	digestEndpoints(d, endpoints)
-	g.Fingerprint = d.done()
-	return g
-}
-
 func digestEndpoints(d *digest, endpoints []OutboundEndpoint) {
 	d.num(uint64(len(endpoints)))
 	for _, e := range endpoints {
@@ -189,13 +185,33 @@ func digestEndpoints(d *digest, endpoints []OutboundEndpoint) {
 	}
 }
 
+func compareEndpoints(a, b OutboundEndpoint) int {
+	return cmp.Or(strings.Compare(a.Address, b.Address), int(a.Port)-int(b.Port))
+}
+
 func (p *OutboundPort) digest(svc *Service, clusterMesh Fingerprint, d *digest) Fingerprint {
 	d.sum(clusterMesh)
-	d.str(svc.Host, svc.DNSName, p.Name, p.ModesHash, svc.Key.Kind, svc.Key.Namespace, svc.Key.Name)
-	d.num(uint64(svc.Resolution), uint64(p.Number), uint64(p.Protocol), uint64(p.TLS))
-	d.list(p.SANs)
-	digestEndpoints(d, p.Endpoints)
+	d.str(svc.Host, svc.DNSName, p.Name, svc.Key.Kind, svc.Key.Namespace, svc.Key.Name)
+	d.num(uint64(svc.Resolution), uint64(p.Number), uint64(p.Protocol))
+	d.flag(svc.External)
+	p.Upstream.digest(d)
+	d.num(uint64(len(p.Subsets)))
+	for _, subset := range p.Subsets {
+		subset.digest(d)
+	}
 	return d.done()
+}
+
+func (u *Upstream) digest(d *digest) {
+	d.str(u.Subset, u.Variant, u.ModesHash)
+	d.num(uint64(u.TLS), uint64(len(u.From)))
+	d.flag(u.StandIn)
+	d.list(u.SANs)
+	digestEndpoints(d, u.Endpoints)
+	u.Traffic.digest(d)
+	for _, key := range u.From {
+		d.str(key.Kind, key.Namespace, key.Name)
+	}
 }
 
 // digest covers what listeners and routes depend on: not the TLS of the port,
@@ -207,13 +223,18 @@ func (o *OutboundService) digest(d *digest) Fingerprint {
 	for _, p := range o.Ports {
 		d.str(p.Name)
 		d.num(uint64(p.Number), uint64(p.Protocol))
-		if o.Resolution == ResolveHeadless {
+		d.flag(p.detours(o.Resolution))
+		if o.Resolution == ResolveHeadless || p.detours(o.Resolution) {
 			d.flag(p.TLS == ClientMixed)
 			digestEndpoints(d, p.Endpoints)
 		}
 	}
 	return d.done()
 }
+
+// detours says whether some endpoints have listeners of their own, because
+// the cluster takes mesh mTLS and knows no endpoint that does not.
+func (p *OutboundPort) detours(r Resolution) bool { return p.TLS == ClientMixed && p.Original(r) }
 
 // ClientView is what the outbound half of class c depends on.
 func (s *Snapshot) ClientView(c ClientClass) *ClientView {
@@ -239,13 +260,18 @@ func (s *Snapshot) ClientView(c ClientClass) *ClientView {
 	return v
 }
 
-// visible shares one list between all namespaces that see everything.
+// visible shares one list between all namespaces that see everything, and
+// that no rule treats differently.
 func (s *Snapshot) visible(namespace string) []*OutboundService {
+	all, ok := s.special[namespace]
+	if !ok {
+		all = s.services
+	}
 	if !s.scoped {
-		return s.services
+		return all
 	}
 	var out []*OutboundService
-	for _, svc := range s.services {
+	for _, svc := range all {
 		if svc.exportedTo(namespace) {
 			out = append(out, svc)
 		}

@@ -18,6 +18,9 @@ type Snapshot struct {
 	labelKeys []string
 
 	services  []*OutboundService
+	special   map[string][]*OutboundService // by client namespace, where some differ
+	variants  []*Variant
+	rules     *ruleIndex
 	scoped    bool // some service is not exported to all namespaces
 	endpoints []*EndpointGroup
 }
@@ -43,6 +46,7 @@ func Build(in Inputs) *Snapshot {
 		byShape:   make(map[shapeKey]*hosted, len(in.Workloads)),
 		policies:  indexPolicies(in.Policies),
 		labelKeys: labelKeys(in.Policies),
+		rules:     indexRules(in.Rules, in.Mesh.RootNamespace),
 	}
 	services := make([]*Service, len(in.Services))
 	for i := range in.Services {
@@ -54,7 +58,7 @@ func Build(in Inputs) *Snapshot {
 	for _, w := range s.workloads {
 		s.resolve(s.byID[w.ID])
 	}
-	s.indexServices(services)
+	s.indexServices(services, in.Rules)
 	return s
 }
 
@@ -166,7 +170,7 @@ func (s *Snapshot) HasSidecar(id WorkloadID) bool {
 	return h != nil && h.sidecar
 }
 
-// Services are all services as a client sees them, sorted by host.
+// Services are all services as most clients see them, sorted by host.
 func (s *Snapshot) Services() []*OutboundService { return s.services }
 
 // Endpoints are the endpoints of the mesh, sorted by host and service port.

@@ -10,10 +10,13 @@ type Fingerprint [16]byte
 type ClientTLS uint8
 
 // Mixed takes mesh mTLS to the endpoints that accept it, plaintext to others.
+// Simple and Mutual are TLS as a DestinationRule says.
 const (
 	ClientPlain ClientTLS = iota
 	ClientMesh
 	ClientMixed
+	ClientSimple
+	ClientMutual
 )
 
 // String is the client TLS as reports spell it.
@@ -23,6 +26,10 @@ func (t ClientTLS) String() string {
 		return "MESH"
 	case ClientMixed:
 		return "MIXED"
+	case ClientSimple:
+		return "SIMPLE"
+	case ClientMutual:
+		return "MUTUAL"
 	default:
 		return "NONE"
 	}
@@ -71,17 +78,9 @@ type OutboundPort struct {
 	Name     string
 	Number   uint16
 	Protocol Protocol
-	TLS      ClientTLS
-	// SANs are the URIs that the endpoints' certificates may carry, sorted;
-	// empty: any of the trust domains.
-	SANs []string
-	// ModesHash changes when endpoints change verdict by policy; set for
-	// ClientMixed, so that the cluster is re-created with them.
-	ModesHash string
-	// Endpoints of services whose clusters or listeners name them: headless
-	// and DNS. The EDS ones are in EndpointGroup.
-	Endpoints []OutboundEndpoint
-	// Fingerprint covers all that the port's cluster depends on.
+	Upstream             // all endpoints
+	Subsets  []*Upstream // sorted by name
+	// Fingerprint covers all that the port's clusters depend on.
 	Fingerprint Fingerprint
 }
 
@@ -94,11 +93,13 @@ type OutboundEndpoint struct {
 	MeshTLS  bool // takes mesh mTLS
 }
 
-// EndpointGroup is the endpoints of one EDS cluster, sorted by address.
+// EndpointGroup is the endpoints of one EDS resource, sorted by address.
 type EndpointGroup struct {
 	Key         Key
 	Host        string
 	Port        uint16 // service port
+	Subset      string // empty: all endpoints
+	Variant     string // see Upstream
 	Endpoints   []OutboundEndpoint
 	Fingerprint Fingerprint
 }
@@ -131,5 +132,7 @@ type InboundPort struct {
 	// lead here; a refusal names them.
 	Host        string
 	ServicePort uint16
-	From        []Key // all services that lead here
+	// Pool is what a DestinationRule for Host says; nil: nothing.
+	Pool *ConnectionPool
+	From []Key // all services that lead here, and the rule
 }

@@ -4,129 +4,11 @@ import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
-	rawv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/raw_buffer/v3"
-	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	"github.com/meshpilot/pilot/pkg/model"
-	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
-
-// maxStreams is what Envoy allows; its own default would split busy gRPC
-// clients over connections.
-const maxStreams = 1073741824
-
-// outboundClusters are the clusters of one service port for captured classes,
-// and for those without capture, which have no original destination.
-func outboundClusters(m *model.OutboundMesh, svc *model.OutboundService, port *model.OutboundPort) (captured, direct []*Resource) {
-	switch svc.Resolution {
-	case model.ResolveEndpoints:
-		captured = []*Resource{edsCluster(m, svc, port)}
-		return captured, captured
-	case model.ResolveDNS:
-		captured = []*Resource{dnsCluster(m, svc, port)}
-		return captured, captured
-	case model.ResolveHeadless:
-		captured = []*Resource{originalCluster(m, svc, port, "")}
-		if port.TLS == model.ClientMixed {
-			captured = append(captured, originalCluster(m, svc, port, plainSubset))
-		}
-		return captured, []*Resource{edsCluster(m, svc, port)}
-	default:
-		captured = []*Resource{originalCluster(m, svc, port, "")}
-		if svc.Host[0] == '*' { // nothing to resolve
-			return captured, nil
-		}
-		return captured, []*Resource{dnsCluster(m, svc, port)}
-	}
-}
-
-func edsCluster(m *model.OutboundMesh, svc *model.OutboundService, port *model.OutboundPort) *Resource {
-	var b builder
-	c := b.outboundBase(m, svc, port, "", clusterv3.Cluster_EDS)
-	c.EdsClusterConfig = &clusterv3.Cluster_EdsClusterConfig{EdsConfig: adsSource(), ServiceName: c.Name}
-	b.secure(c, m, svc, port, port.TLS)
-	r := b.resource(c.Name, c, svc.Key)
-	r.eds = true
-	return r
-}
-
-func dnsCluster(m *model.OutboundMesh, svc *model.OutboundService, port *model.OutboundPort) *Resource {
-	var b builder
-	c := b.outboundBase(m, svc, port, "", clusterv3.Cluster_STRICT_DNS)
-	c.DnsLookupFamily = clusterv3.Cluster_V4_ONLY
-	endpoints := port.Endpoints
-	if len(endpoints) == 0 {
-		name := svc.DNSName
-		if name == "" {
-			name = svc.Host
-		}
-		endpoints = []model.OutboundEndpoint{{Address: name, Port: port.Number}}
-	}
-	c.LoadAssignment = assignment(c.Name, endpoints)
-	b.secure(c, m, svc, port, port.TLS)
-	return b.resource(c.Name, c, svc.Key)
-}
-
-// originalCluster goes where the client was going. It knows no endpoint
-// metadata, so endpoints of mixed headless services go by listeners.
-func originalCluster(m *model.OutboundMesh, svc *model.OutboundService, port *model.OutboundPort, subset string) *Resource {
-	var b builder
-	c := b.outboundBase(m, svc, port, subset, clusterv3.Cluster_ORIGINAL_DST)
-	c.LbPolicy = clusterv3.Cluster_CLUSTER_PROVIDED
-	if port.TLS != model.ClientPlain && subset == "" {
-		b.secure(c, m, svc, port, model.ClientMesh)
-	}
-	return b.resource(c.Name, c, svc.Key)
-}
-
-func (b *builder) outboundBase(m *model.OutboundMesh, svc *model.OutboundService, port *model.OutboundPort, subset string, kind clusterv3.Cluster_DiscoveryType) *clusterv3.Cluster {
-	c := &clusterv3.Cluster{
-		Name:                 outboundName(port.Number, subset, svc.Host),
-		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: kind},
-		ConnectTimeout:       durationpb.New(m.ConnectTimeout),
-	}
-	b.speak(c, port.Protocol)
-	return c
-}
-
-// speak makes connections of the cluster HTTP/2 where the protocol says so.
-func (b *builder) speak(c *clusterv3.Cluster, protocol model.Protocol) {
-	if !protocol.IsHTTP2() {
-		return
-	}
-	options := b.marshal(&httpv3.HttpProtocolOptions{
-		UpstreamProtocolOptions: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_{
-			ExplicitHttpConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig{
-				ProtocolConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{
-					Http2ProtocolOptions: &corev3.Http2ProtocolOptions{MaxConcurrentStreams: wrapperspb.UInt32(maxStreams)},
-				},
-			},
-		},
-	})
-	c.TypedExtensionProtocolOptions = map[string]*anypb.Any{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options}
-}
-
-// secure puts mesh mTLS into the cluster itself where all endpoints take it,
-// so that a change re-creates the cluster: pooled connections do not follow
-// endpoint metadata. Mixed endpoints are matched, and the hash of their modes
-// re-creates the cluster all the same.
-func (b *builder) secure(c *clusterv3.Cluster, m *model.OutboundMesh, svc *model.OutboundService, port *model.OutboundPort, tls model.ClientTLS) {
-	if tls == model.ClientPlain {
-		return
-	}
-	socket := b.meshClientTLS(port.SANs, m.TrustDomains, outboundSNI(port.Number, svc.Host), port.Protocol.IsHTTP2())
-	if tls == model.ClientMesh {
-		c.TransportSocket = socket
-		return
-	}
-	c.TransportSocketMatches = []*clusterv3.Cluster_TransportSocketMatch{
-		{Name: "tlsMode-istio", Match: fields("tlsMode", "istio"), TransportSocket: socket},
-		{Name: "tlsMode-disabled", Match: &structpb.Struct{}, TransportSocket: rawSocket(b.marshal(&rawv3.RawBuffer{}))},
-	}
-	c.Metadata = metadata("pilot.meshpilot.io", "modes", port.ModesHash)
-}
 
 func fields(key, value string) *structpb.Struct {
 	return &structpb.Struct{Fields: map[string]*structpb.Value{key: structpb.NewStringValue(value)}}
@@ -170,7 +52,7 @@ func staticCluster(name string, endpoints []model.OutboundEndpoint) *clusterv3.C
 func resident(trustDomains []string) *Resource {
 	var b builder
 	c := staticCluster(residentCluster, nil)
-	c.TransportSocket = b.meshClientTLS(nil, trustDomains, "", false)
+	c.TransportSocket = b.meshClientTLS(meshSANs(trustDomains), "", false)
 	return b.resource(c.Name, c)
 }
 
@@ -196,7 +78,8 @@ func inboundClusters(v *model.ServerView) []*Resource {
 			var b builder
 			c := staticCluster(inboundName(p.Port, use), []model.OutboundEndpoint{{Address: v.Class.Local.App(), Port: p.Port}})
 			c.ConnectTimeout = timeout
-			b.speak(c, p.Protocol)
+			b.speak(c, p.Protocol, p.Pool)
+			limit(c, p.Pool)
 			out = append(out, b.resource(c.Name, c, p.From...))
 		}
 	}
@@ -248,8 +131,8 @@ func socketAddress(address string, port uint16) *corev3.Address {
 	}}}
 }
 
-// Endpoints is the EDS table of the mesh: one resource per EDS cluster, of
-// the same name. What is equal in prev, which may be nil, is kept by pointer.
+// Endpoints is the EDS table of the mesh: what EDS clusters name. What is
+// equal in prev, which may be nil, is kept by pointer.
 func Endpoints(groups []*model.EndpointGroup, prev *Table) *Table {
 	known := map[model.Fingerprint]*Resource{}
 	if prev != nil {
@@ -264,7 +147,7 @@ func Endpoints(groups []*model.EndpointGroup, prev *Table) *Table {
 			continue
 		}
 		var b builder
-		name := OutboundCluster(g.Port, g.Host)
+		name := endpointsName(g.Port, g.Subset, g.Host, g.Variant)
 		resources[i] = b.resource(name, assignment(name, g.Endpoints), g.Key)
 		resources[i].print = g.Fingerprint
 	}

@@ -3,6 +3,8 @@ package translate
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/meshpilot/pilot/pkg/model"
 )
@@ -17,7 +19,11 @@ type Shared struct {
 
 // portClusters are a service port's clusters: captured classes may go to the
 // original destination, those without capture (direct) have none.
-type portClusters struct{ captured, direct []*Resource }
+type portClusters struct {
+	captured, direct []*Resource
+	secrets          []ruleFile // that they refer to, besides the mesh's own
+	meshTLS          bool       // they use mesh certificates
+}
 
 // Share marshals the clusters and listeners that all client classes share.
 // What is equal in prev, which may be nil, is kept by pointer.
@@ -33,20 +39,30 @@ func Share(s *model.Snapshot, prev *Shared) *Shared {
 		hosts:     newHosts(s.Services(), mesh.Domain, prev.hosts),
 	}
 	for _, svc := range s.Services() {
-		for _, port := range svc.Ports {
-			clusters, ok := prev.clusters[port.Fingerprint]
-			if !ok {
-				clusters.captured, clusters.direct = outboundClusters(&mesh, svc, port)
-			}
-			next.clusters[port.Fingerprint] = clusters
-		}
-		listeners, ok := prev.listeners[svc.Topology]
-		if !ok || prev.accessLog != next.accessLog {
-			listeners = addressListeners(&mesh, svc)
-		}
-		next.listeners[svc.Topology] = listeners
+		next.add(&mesh, svc, prev)
+	}
+	for _, form := range s.Variants() {
+		next.add(&mesh, form.OutboundService, prev)
 	}
 	return next
+}
+
+func (s *Shared) add(mesh *model.OutboundMesh, svc *model.OutboundService, prev *Shared) {
+	for _, port := range svc.Ports {
+		if _, ok := s.clusters[port.Fingerprint]; ok { // of another form of the service
+			continue
+		}
+		clusters, ok := prev.clusters[port.Fingerprint]
+		if !ok {
+			clusters = outboundClusters(mesh, svc, port)
+		}
+		s.clusters[port.Fingerprint] = clusters
+	}
+	listeners, ok := prev.listeners[svc.Topology]
+	if !ok || prev.accessLog != s.accessLog {
+		listeners = addressListeners(mesh, svc)
+	}
+	s.listeners[svc.Topology] = listeners
 }
 
 // Outbound is the client half of a class. What is equal in prev, an earlier
@@ -55,22 +71,28 @@ func Outbound(v *model.ClientView, shared *Shared, prev *Half) *Half {
 	if prev == nil {
 		prev = &Half{}
 	}
-	next := &Half{topology: v.Topology, Secrets: newTable(nil, prev.Secrets)}
-	next.SecretsRespelled = next.Secrets
+	next := &Half{topology: v.Topology}
+	var plain, respelled []*Resource
 	clusters := []*Resource{emptyCluster(blackHoleCluster)}
 	if v.Class.Capture != model.CaptureNone {
 		clusters = append(clusters, passthrough(passthroughCluster, &v.Mesh))
 	}
 	for _, svc := range v.Services {
 		for _, port := range svc.Ports {
-			next.NeedsSecrets = next.NeedsSecrets || port.TLS != model.ClientPlain
+			made := shared.clusters[port.Fingerprint]
+			next.NeedsSecrets = next.NeedsSecrets || made.meshTLS
 			if v.Class.Capture == model.CaptureNone {
-				clusters = append(clusters, shared.clusters[port.Fingerprint].direct...)
+				clusters = append(clusters, made.direct...)
 			} else {
-				clusters = append(clusters, shared.clusters[port.Fingerprint].captured...)
+				clusters = append(clusters, made.captured...)
+			}
+			for _, file := range made.secrets {
+				plain, respelled = append(plain, file.plain), append(respelled, file.respelled)
 			}
 		}
 	}
+	next.Secrets = newTable(distinct(plain), prev.Secrets)
+	next.SecretsRespelled = newTable(distinct(respelled), prev.SecretsRespelled)
 	next.Clusters = newTable(clusters, prev.Clusters)
 	if prev.Listeners != nil && prev.topology == v.Topology {
 		next.Listeners, next.Routes = prev.Listeners, prev.Routes
@@ -83,6 +105,12 @@ func Outbound(v *model.ClientView, shared *Shared, prev *Half) *Half {
 	next.Listeners = newTable(listeners, prev.Listeners)
 	next.Routes = newTable(outboundRoutes(v, shared), prev.Routes)
 	return next
+}
+
+// distinct keeps one resource of each name: equal files make equal secrets.
+func distinct(resources []*Resource) []*Resource {
+	slices.SortFunc(resources, func(a, b *Resource) int { return strings.Compare(a.Name, b.Name) })
+	return slices.CompactFunc(resources, func(a, b *Resource) bool { return a.Name == b.Name })
 }
 
 // Inbound is the server half of a class. What is equal in prev, an earlier
@@ -172,12 +200,12 @@ func (c Config) Resources(typeURL string) []*Resource {
 		return newTable(append(c.Client.Routes.list(), c.Server.Routes.list()...), nil).Resources
 	case EndpointType:
 		var own []*Resource
-		for _, r := range c.Endpoints.Resources {
-			if cluster := c.Client.Clusters.Find(r.Name); cluster != nil && cluster.eds {
+		for _, cluster := range c.Client.Clusters.Resources {
+			if r := c.Endpoints.Find(cluster.eds); r != nil {
 				own = append(own, r)
 			}
 		}
-		return own
+		return newTable(own, nil).Resources
 	default:
 		return nil
 	}
@@ -207,7 +235,12 @@ func Check(h *Half, endpoints *Table) error {
 					errs = append(errs, fmt.Errorf("%s: route %s does not exist", r.Name, name))
 				}
 			}
-			if r.eds && endpoints.Find(r.Name) == nil {
+			for _, name := range r.secrets {
+				if h.Secrets.Find(name) == nil || h.SecretsRespelled.Find(name) == nil {
+					errs = append(errs, fmt.Errorf("%s: secret %s does not exist", r.Name, name))
+				}
+			}
+			if r.eds != "" && endpoints.Find(r.eds) == nil {
 				errs = append(errs, fmt.Errorf("%s: endpoints do not exist", r.Name))
 			}
 		}

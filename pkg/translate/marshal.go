@@ -20,6 +20,7 @@ type builder struct {
 	err      error
 	clusters []string
 	routes   []string
+	secrets  []string // besides the mesh's own
 }
 
 // validated is what every generated Envoy message has.
@@ -43,7 +44,7 @@ func (b *builder) resource(name string, m validated, from ...model.Key) *Resourc
 func (b *builder) named(name string, body *anypb.Any, from []model.Key) *Resource {
 	return &Resource{
 		Name: name, Version: version(body.Value), Body: body, From: from,
-		err: b.err, clusters: b.clusters, routes: b.routes,
+		err: b.err, clusters: b.clusters, routes: b.routes, secrets: b.secrets,
 	}
 }
 

@@ -44,14 +44,37 @@ func outboundName(port uint16, subset, host string) string {
 	return "outbound|" + decimal(port) + "|" + subset + "|" + host
 }
 
+// endpointsName is the EDS resource of a cluster: the cluster's own name,
+// except where client namespaces differ in which endpoints it has.
+func endpointsName(port uint16, subset, host, variant string) string {
+	name := outboundName(port, subset, host)
+	if variant != "" {
+		name += "|" + variant
+	}
+	return name
+}
+
 // outboundSNI says which cluster a connection is for. Envoy refuses more than
 // 255 bytes, which only the longest hosts reach.
-func outboundSNI(port uint16, host string) string {
-	sni := "outbound_." + decimal(port) + "_._." + host
-	if len(sni) > 255 {
+func outboundSNI(port uint16, subset, host string) string {
+	sni := "outbound_." + decimal(port) + "_." + subset + "_." + host
+	if len(sni) > maxSNI {
 		return host
 	}
 	return sni
+}
+
+const maxSNI = 255
+
+func certName(rule *model.TLSSettings) string {
+	return "file-cert:" + rule.ClientCertificate + "~" + rule.PrivateKey
+}
+
+func rootName(rule *model.TLSSettings) string {
+	if rule.CACertificates == "" {
+		return "file-root:system"
+	}
+	return "file-root:" + rule.CACertificates
 }
 
 func inboundName(port uint16, use string) string { return "inbound|" + decimal(port) + "|" + use + "|" }

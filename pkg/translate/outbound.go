@@ -161,14 +161,16 @@ func addressListeners(m *model.OutboundMesh, svc *model.OutboundService) []*Reso
 				tcp(vip, p.Number, OutboundCluster(p.Number, svc.Host))
 			}
 		}
-		if svc.Resolution != model.ResolveHeadless {
+		headless := svc.Resolution == model.ResolveHeadless
+		detours := p.TLS == model.ClientMixed && p.Original(svc.Resolution)
+		if !headless && !detours {
 			continue
 		}
 		for _, e := range p.Endpoints {
 			switch {
-			case p.TLS == model.ClientMixed && !e.MeshTLS:
+			case detours && !e.MeshTLS:
 				tcp(e.Address, e.Port, outboundName(p.Number, plainSubset, svc.Host))
-			case !p.Protocol.IsHTTP():
+			case headless && !p.Protocol.IsHTTP():
 				tcp(e.Address, e.Port, OutboundCluster(p.Number, svc.Host))
 			}
 		}

@@ -19,8 +19,17 @@ type Resource struct {
 	err      error    // a rule of the API that the content breaks
 	clusters []string // that the content refers to
 	routes   []string
-	eds      bool              // a cluster whose endpoints come by EDS
+	secrets  []string          // besides the mesh's own
+	eds      string            // of a cluster whose endpoints come by EDS: their name
 	print    model.Fingerprint // of what endpoints were made from
+}
+
+// Endpoints is the name of a cluster's endpoints, if it has any of its own.
+func (r *Resource) Endpoints() string {
+	if r.eds != "" {
+		return r.eds
+	}
+	return r.Name
 }
 
 // Table is a list of resources of one type, sorted by name, names unique.

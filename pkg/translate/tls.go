@@ -78,14 +78,14 @@ func uriSAN(m *matcherv3.StringMatcher) *tlsv3.SubjectAltNameMatcher {
 	return &tlsv3.SubjectAltNameMatcher{SanType: tlsv3.SubjectAltNameMatcher_URI, Matcher: m}
 }
 
-// meshClientTLS is client TLS MESH (spec client-tls.md 3).
-func (b *builder) meshClientTLS(accounts, trustDomains []string, sni string, http2 bool) *corev3.TransportSocket {
+// meshClientTLS is mesh mTLS to servers with one of the names.
+func (b *builder) meshClientTLS(sans []*tlsv3.SubjectAltNameMatcher, sni string, http2 bool) *corev3.TransportSocket {
 	alpn := meshALPN()[:1]
 	if http2 {
 		alpn = append(alpn, "h2")
 	}
 	return tlsSocket(b.marshal(&tlsv3.UpstreamTlsContext{
-		CommonTlsContext: meshTLS(serverSANs(accounts, trustDomains), alpn),
+		CommonTlsContext: meshTLS(sans, alpn),
 		Sni:              sni,
 	}))
 }
@@ -133,22 +133,15 @@ func rawSocket(context *anypb.Any) *corev3.TransportSocket {
 // other bytes, without which Envoy would not read the files again.
 func secrets(local model.Local, respelled bool) []*Resource {
 	chain, key, root := local.Files()
-	watch := func(file string) *corev3.WatchedDirectory {
-		dir := path.Dir(file)
-		if respelled {
-			dir += "/."
-		}
-		return &corev3.WatchedDirectory{Path: dir}
-	}
 	var cert, trust builder
 	return []*Resource{
 		cert.resource(certSecret, &tlsv3.Secret{Name: certSecret, Type: &tlsv3.Secret_TlsCertificate{
 			TlsCertificate: &tlsv3.TlsCertificate{
-				CertificateChain: dataFile(chain), PrivateKey: dataFile(key), WatchedDirectory: watch(chain),
+				CertificateChain: dataFile(chain), PrivateKey: dataFile(key), WatchedDirectory: watched(chain, respelled),
 			},
 		}}),
 		trust.resource(rootSecret, &tlsv3.Secret{Name: rootSecret, Type: &tlsv3.Secret_ValidationContext{
-			ValidationContext: &tlsv3.CertificateValidationContext{TrustedCa: dataFile(root), WatchedDirectory: watch(root)},
+			ValidationContext: &tlsv3.CertificateValidationContext{TrustedCa: dataFile(root), WatchedDirectory: watched(root, respelled)},
 		}}),
 	}
 }

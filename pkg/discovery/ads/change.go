@@ -149,7 +149,7 @@ func (g *generation) compute(key changeKey) *change {
 	if key.to != nil && key.to.kind == clusters {
 		var bits []byte
 		for _, r := range w.change.updates {
-			if id := g.names.number[r.Name]; g.endpoints.find(id) != nil {
+			if id, ok := g.names.number[r.Endpoints()]; ok && g.endpoints.find(id) != nil {
 				bits = mark(bits, id)
 			}
 		}

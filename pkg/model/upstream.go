@@ -1,0 +1,295 @@
+package model
+
+import (
+	"encoding/hex"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Upstream is what a client class sends to a service port, or to a subset of
+// its endpoints, and why. Immutable.
+type Upstream struct {
+	Subset string // empty: all endpoints
+	// Variant tells apart endpoint groups of one port and subset that differ
+	// between client namespaces; empty for most.
+	Variant string
+	TLS     ClientTLS
+	Step    ClientStep // that decided TLS
+	Source  Key        // of StepRule: the rule
+	// StandIn: the rule is invalid, so nothing but mesh mTLS goes out, and only
+	// to endpoints that accept it.
+	StandIn bool
+	// SANs are the URIs that the endpoints' certificates may carry, sorted;
+	// empty: any of the trust domains, or what Traffic.TLS says.
+	SANs []string
+	// ModesHash changes when endpoints change verdict by policy; set for
+	// ClientMixed, so that the cluster is re-created with them.
+	ModesHash string
+	// Endpoints of services whose clusters or listeners name them: headless,
+	// DNS, and mixed ones that clients reach at their original address. The
+	// EDS ones are in EndpointGroup.
+	Endpoints []OutboundEndpoint
+	Traffic   Traffic // of the rule; TLS set only at StepRule
+	From      []Key   // the rules that say so, for provenance
+}
+
+// ClientStep is the step of spec client-tls.md 1 that decided.
+type ClientStep uint8
+
+// The steps, in their order.
+const (
+	StepRule ClientStep = iota + 1
+	StepExcluded
+	StepExternal
+	StepAuto
+	StepMeshConfig
+)
+
+// By is what decided, as reports name it: "DestinationRule shop/cart", "mesh
+// config enableAutoMtls".
+func (u *Upstream) By() string {
+	switch u.Step {
+	case StepRule:
+		if u.StandIn {
+			return u.Source.String() + " which is invalid"
+		}
+		return u.Source.String()
+	case StepExcluded:
+		return "mesh config mtlsExcludedServices"
+	case StepExternal:
+		return "its place outside the mesh"
+	case StepAuto:
+		return "mesh config enableAutoMtls"
+	default:
+		return "mesh config authPolicy"
+	}
+}
+
+// Original says whether captured clients go to the address that they chose
+// themselves, where no endpoint is known to the cluster.
+func (u *Upstream) Original(r Resolution) bool {
+	return r == ResolveHeadless || r == ResolveNone || u.Traffic.LoadBalancer == Passthrough
+}
+
+// population is the endpoints behind a service port or subset.
+type population struct {
+	ready     []OutboundEndpoint // get traffic; sorted by address
+	accepting int                // of those asked, who takes mesh mTLS
+	asked     int                // the ready ones or, if there are none, all
+}
+
+// populate finds the endpoints of a port that have the labels.
+func (s *Snapshot) populate(in *ServicePort, labels map[string]string) population {
+	p := population{ready: make([]OutboundEndpoint, 0, len(in.Endpoints))}
+	waiting, all := 0, 0
+	for i := range in.Endpoints {
+		e := &in.Endpoints[i]
+		h := s.byID[e.Workload]
+		if len(labels) > 0 && !hasLabels(h, e, labels) {
+			continue
+		}
+		all++
+		mesh := h != nil && s.acceptsMesh(h, e.Port)
+		switch {
+		case !e.Ready && mesh:
+			waiting++
+		case e.Ready && mesh:
+			p.accepting++
+		}
+		if e.Ready {
+			p.ready = append(p.ready, OutboundEndpoint{Address: e.Address, Port: e.Port, Locality: e.Locality, Weight: e.Weight, MeshTLS: mesh})
+		}
+	}
+	p.asked = len(p.ready)
+	if p.asked == 0 { // nobody to ask: go by the workloads that are to come
+		p.accepting, p.asked = waiting, all
+	}
+	slices.SortFunc(p.ready, compareEndpoints)
+	p.ready = slices.Compact(p.ready)
+	return p
+}
+
+func hasLabels(h *hosted, e *Endpoint, want map[string]string) bool {
+	have := e.Labels
+	if have == nil && h != nil {
+		have = h.Labels
+	}
+	for key, value := range want {
+		if got, ok := have[key]; !ok || got != value {
+			return false
+		}
+	}
+	return true
+}
+
+// upstream decides the client TLS (spec client-tls.md 1): settings are what a
+// rule says, source the rule; without tls in it the mesh decides.
+func (s *Snapshot) upstream(svc *Service, p *population, settings Traffic, source Key, d *digest) Upstream {
+	u := Upstream{Traffic: settings}
+	if settings.TLS != nil {
+		u.TLS, u.Step, u.Source = settings.TLS.Mode, StepRule, source
+	} else {
+		u.TLS, u.Step = s.clientTLS(svc, p.accepting, p.asked)
+	}
+	if u.TLS == ClientMixed {
+		u.ModesHash = modesHash(p.ready, d)
+	}
+	if svc.Resolution == ResolveDNS || svc.Resolution == ResolveHeadless || u.TLS == ClientMixed && u.Original(svc.Resolution) {
+		u.Endpoints = p.ready
+	}
+	return u
+}
+
+// clientTLS is steps 2 to 5, for a port of whose endpoints so many, of so
+// many, accept mesh mTLS.
+func (s *Snapshot) clientTLS(svc *Service, accepting, all int) (ClientTLS, ClientStep) {
+	switch {
+	case s.mesh.Excludes(svc.Host):
+		return ClientPlain, StepExcluded
+	case svc.External:
+		return ClientPlain, StepExternal
+	case !s.mesh.AutoMTLS && s.mesh.MutualTLS:
+		return ClientMesh, StepMeshConfig
+	case !s.mesh.AutoMTLS:
+		return ClientPlain, StepMeshConfig
+	case accepting == 0:
+		return ClientPlain, StepAuto
+	case accepting == all:
+		return ClientMesh, StepAuto
+	default:
+		return ClientMixed, StepAuto
+	}
+}
+
+// standIn is the upstream of an invalid rule: mesh mTLS to those who accept
+// it, nothing to any other.
+func standIn(svc *Service, p *population, source Key) (Upstream, population) {
+	accepting := population{accepting: p.accepting, asked: p.accepting}
+	for _, e := range p.ready {
+		if e.MeshTLS {
+			accepting.ready = append(accepting.ready, e)
+		}
+	}
+	u := Upstream{TLS: ClientMesh, Step: StepRule, Source: source, StandIn: true, Variant: variantStandIn}
+	if svc.Resolution == ResolveDNS || svc.Resolution == ResolveHeadless {
+		u.Endpoints = accepting.ready
+	}
+	return u, accepting
+}
+
+// The variants of endpoint groups: those of stand-ins; of subsets, that hold
+// for some client namespaces only, by their labels.
+const variantStandIn = "mtls"
+
+func variantOf(labels map[string]string) string {
+	var d digest
+	for _, key := range slices.Sorted(maps.Keys(labels)) {
+		d.str(key, labels[key])
+	}
+	sum := d.done()
+	return hex.EncodeToString(sum[:4])
+}
+
+// rulesAt fills a port's upstream and subsets by the rules in force, nil if
+// there are none.
+func (s *Snapshot) rulesAt(out *OutboundPort, svc *Service, in *ServicePort, set *ruleSet, sink *groupSink) {
+	all := s.populate(in, nil)
+	d := &sink.digest
+	if set == nil {
+		out.Upstream = s.upstream(svc, &all, Traffic{}, Key{}, d)
+		s.expect(&out.Upstream, svc, in)
+		sink.add(svc, out, &out.Upstream, all.ready)
+		return
+	}
+	if set.standIn() {
+		out.Upstream, all = standIn(svc, &all, set.from.Key)
+		out.From = []Key{set.from.Key}
+		s.expect(&out.Upstream, svc, in)
+		sink.add(svc, out, &out.Upstream, all.ready)
+		return
+	}
+	base := set.policy.at(in)
+	out.Upstream = s.upstream(svc, &all, base, set.from.Key, d)
+	if set.policy != nil {
+		out.From = []Key{set.from.Key}
+	}
+	s.expect(&out.Upstream, svc, in)
+	sink.add(svc, out, &out.Upstream, all.ready)
+	for i := range set.subsets {
+		subset := set.subsets[i]
+		some := s.populate(in, subset.Labels)
+		own := subset.Policy.at(in)
+		source := set.from.Key
+		if own.TLS != nil {
+			source = subset.from.Key
+		}
+		u := s.upstream(svc, &some, base.over(own), source, d)
+		u.Subset = subset.Name
+		if sink.private {
+			u.Variant = variantOf(subset.Labels)
+		}
+		u.From = []Key{subset.from.Key}
+		if set.policy != nil && set.from != subset.from {
+			u.From = []Key{set.from.Key, subset.from.Key}
+		}
+		s.expect(&u, svc, in)
+		sink.add(svc, out, &u, some.ready)
+		out.Subsets = append(out.Subsets, &u)
+	}
+	slices.SortFunc(out.Subsets, func(a, b *Upstream) int { return strings.Compare(a.Subset, b.Subset) })
+}
+
+// expect sets the identities that mesh mTLS goes by: those that may serve the
+// port, unless the rule names some itself.
+func (s *Snapshot) expect(u *Upstream, svc *Service, in *ServicePort) {
+	if u.TLS != ClientMesh && u.TLS != ClientMixed || u.Traffic.TLS != nil && len(u.Traffic.TLS.SubjectAltNames) > 0 {
+		return
+	}
+	accounts := slices.Clone(in.Accounts)
+	if !svc.External {
+		for i := range in.Endpoints {
+			if h := s.byID[in.Endpoints[i].Workload]; h != nil {
+				accounts = s.appendIdentities(accounts, h.Workload)
+			}
+		}
+	}
+	slices.Sort(accounts)
+	u.SANs = slices.Compact(accounts)
+}
+
+// groupSink collects endpoint groups, each once.
+type groupSink struct {
+	digest  digest
+	groups  []*EndpointGroup
+	extra   map[string]bool // of those that are not of a whole port
+	private bool            // the groups of whole ports are there already
+}
+
+func (g *groupSink) add(svc *Service, port *OutboundPort, u *Upstream, endpoints []OutboundEndpoint) {
+	if svc.Resolution != ResolveEndpoints && svc.Resolution != ResolveHeadless {
+		return
+	}
+	if u.Subset == "" && u.Variant == "" {
+		if g.private {
+			return
+		}
+	} else {
+		name := strconv.Itoa(int(port.Number)) + "|" + u.Subset + "|" + svc.Host + "|" + u.Variant
+		if g.extra[name] {
+			return
+		}
+		if g.extra == nil {
+			g.extra = map[string]bool{}
+		}
+		g.extra[name] = true
+	}
+	group := &EndpointGroup{Key: svc.Key, Host: svc.Host, Port: port.Number, Subset: u.Subset, Variant: u.Variant, Endpoints: endpoints}
+	d := &g.digest
+	d.str(group.Host, group.Subset, group.Variant)
+	d.num(uint64(group.Port))
+	digestEndpoints(d, endpoints)
+	group.Fingerprint = d.done()
+	g.groups = append(g.groups, group)
+}
