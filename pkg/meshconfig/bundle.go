@@ -20,15 +20,16 @@ import (
 
 // Bundle is all objects of a source, decoded and valid, in any order.
 type Bundle struct {
-	Mesh            *MeshConfig // nil: absent, built-in defaults apply
-	Namespaces      []*corev1.Namespace
-	ServiceAccounts []*corev1.ServiceAccount
-	Services        []*corev1.Service
-	Pods            []*corev1.Pod
-	EndpointSlices  []*discoveryv1.EndpointSlice
-	ServiceEntries  []*ServiceEntry
-	WorkloadEntries []*WorkloadEntry
-	Policies        []*Policy
+	Mesh             *MeshConfig // nil: absent, built-in defaults apply
+	Namespaces       []*corev1.Namespace
+	ServiceAccounts  []*corev1.ServiceAccount
+	Services         []*corev1.Service
+	Pods             []*corev1.Pod
+	EndpointSlices   []*discoveryv1.EndpointSlice
+	ServiceEntries   []*ServiceEntry
+	WorkloadEntries  []*WorkloadEntry
+	DestinationRules []*DestinationRule
+	Policies         []*Policy
 	// Invalid are objects that did not validate. A source replaces each by its
 	// last accepted version if it has one; what is left counts by its
 	// fail-closed effect.
@@ -86,6 +87,9 @@ type Invalid struct {
 	// Targets are the readable services of a Policy; empty means that its
 	// scope could not be read, so all of its namespace.
 	Targets []PolicyTarget
+	// Rule is the readable host and exportTo of a DestinationRule with a tls
+	// block; nil: it has none, or names no host.
+	Rule *DestinationRule
 }
 
 // Position is a place in a file, as editors count: Line from 1.
@@ -104,6 +108,7 @@ func (b *Bundle) objects() iter.Seq2[model.Key, any] {
 			each("EndpointSlice", b.EndpointSlices, yield) &&
 			each("ServiceEntry", b.ServiceEntries, yield) &&
 			each("WorkloadEntry", b.WorkloadEntries, yield) &&
+			each("DestinationRule", b.DestinationRules, yield) &&
 			each("Policy", b.Policies, yield)
 	}
 }
@@ -121,7 +126,7 @@ func each[T metav1.Object](kind string, list []T, yield func(model.Key, any) boo
 func (b *Bundle) add(object any) {
 	_ = put(object, &b.Namespaces) || put(object, &b.ServiceAccounts) || put(object, &b.Services) ||
 		put(object, &b.Pods) || put(object, &b.EndpointSlices) || put(object, &b.ServiceEntries) ||
-		put(object, &b.WorkloadEntries) || put(object, &b.Policies)
+		put(object, &b.WorkloadEntries) || put(object, &b.DestinationRules) || put(object, &b.Policies)
 }
 
 func put[T any](object any, list *[]T) bool {

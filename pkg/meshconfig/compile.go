@@ -26,6 +26,9 @@ const (
 	codeSharedPort    = "SHARED_PORT"         // a policy for one service port governs another
 	codePortClash     = "PORT_CLASH"          // services disagree about the protocol of a port
 	codeServerFirst   = "SERVER_FIRST"        // a protocol that cannot be told from TLS
+	codeShortHost     = "SHORT_HOST"          // a rule's host was probably meant to be completed
+	codeHiddenTLS     = "HIDDEN_TLS"          // a rule without tls goes before one with tls
+	codeConflict      = "CONFLICT"            // clients send what an endpoint refuses
 	codeExcluded      = "EXCLUDED_SIDECAR"    // an exclusion switches off mTLS that would work
 )
 
@@ -47,6 +50,7 @@ func Inputs(b Bundle, domain string) (model.Inputs, []Problem) {
 	c.addServices()
 	c.settleClashes()
 	c.addPolicies()
+	c.addRules()
 	SortProblems(c.problems)
 	return c.in, c.problems
 }

@@ -122,6 +122,8 @@ func (d *decoder) object(n *yaml.Node, version, kind string) {
 		if d.single(n, kind, o, &o.ObjectMeta, func(c *check) { c.workloadEntry(o.Spec, "spec") }) {
 			d.out.WorkloadEntries = append(d.out.WorkloadEntries, &WorkloadEntry{o.ObjectMeta, o.Spec})
 		}
+	case "networking.istio.io/v1 DestinationRule", "networking.istio.io/v1beta1 DestinationRule", "networking.istio.io/v1alpha3 DestinationRule":
+		d.destinationRule(n)
 	case "authentication.istio.io/v1alpha1 Policy":
 		d.policy(n)
 	default:
@@ -154,7 +156,7 @@ func (d *decoder) list(items *yaml.Node) {
 func (d *decoder) unknownKind(n *yaml.Node, version, kind string) {
 	known := []string{
 		"Service", "Pod", "EndpointSlice", "ServiceAccount", "Namespace", "ConfigMap",
-		"ServiceEntry", "WorkloadEntry", "Policy",
+		"ServiceEntry", "WorkloadEntry", "DestinationRule", "Policy",
 	}
 	text := fmt.Sprintf("kind %q of %q is not known here and is skipped", kind, version)
 	switch near := strict.Nearest(kind, known); near {
@@ -200,7 +202,7 @@ func (d *decoder) single(n *yaml.Node, kind string, into any, meta *metav1.Objec
 	key := model.Key{Kind: kind, Namespace: meta.Namespace, Name: meta.Name}
 	ok := d.finish(n, key, c)
 	if !ok {
-		d.out.Invalid = append(d.out.Invalid, Invalid{On: key, Targets: c.targets})
+		d.out.Invalid = append(d.out.Invalid, Invalid{On: key, Targets: c.targets, Rule: c.rule})
 	}
 	return ok && d.claim(key, n.Line)
 }

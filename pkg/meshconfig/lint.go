@@ -24,6 +24,8 @@ func Lint(b Bundle, in model.Inputs, s *model.Snapshot) []Problem {
 	}
 	l.excludedSidecars(meshOf(b).Key)
 	l.modes()
+	l.destinationRules()
+	l.conflicts(meshOf(b).Key)
 	l.conclude()
 	SortProblems(l.problems)
 	return l.problems
@@ -56,13 +58,20 @@ const namedPlaces = 3
 
 // found counts a remark at a port of a workload or, without one, an address.
 func (l *linter) found(f remark, at string, port uint16) {
+	l.foundAt(f, at+":"+strconv.Itoa(int(port)))
+}
+
+func (l *linter) foundAt(f remark, name string) {
 	p := l.remarks[f]
 	if p == nil {
 		p = &places{}
 		l.remarks[f] = p
 	}
+	p.add(name)
+}
+
+func (p *places) add(name string) {
 	p.count++
-	name := at + ":" + strconv.Itoa(int(port))
 	i, _ := slices.BinarySearch(p.named, name)
 	if i < namedPlaces {
 		p.named = slices.Insert(p.named, i, name)

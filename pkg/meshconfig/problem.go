@@ -34,14 +34,16 @@ func (s Severity) String() string {
 
 // The codes of what decoding and validation find.
 const (
-	codeInvalid       = "INVALID"        // an object is refused
-	codeUnsupported   = "UNSUPPORTED"    // refused: leaving out what it asks would weaken protection
-	codeDuplicate     = "DUPLICATE"      // a second object of the same kind, namespace and name
-	codeUnknownKind   = "UNKNOWN_KIND"   // skipped
-	codeUnusedField   = "UNUSED_FIELD"   // known to Istio, no effect here
-	codeNoMeshConfig  = "NO_MESH_CONFIG" // defaults, or the last accepted one, are in force
-	codeOldPort       = "OLD_PORT"       // discoveryAddress names a port of old Istio
-	codeRestartNeeded = "RESTART_NEEDED" // running proxies do not see the edit
+	codeInvalid        = "INVALID"          // an object is refused
+	codeUnsupported    = "UNSUPPORTED"      // refused: leaving out what it asks would weaken protection
+	codeDuplicate      = "DUPLICATE"        // a second object of the same kind, namespace and name
+	codeUnknownKind    = "UNKNOWN_KIND"     // skipped
+	codeUnusedField    = "UNUSED_FIELD"     // known to Istio, no effect here
+	codeNoVerify       = "NO_VERIFY"        // a client takes any server for the right one
+	codeTLSWithoutMode = "TLS_WITHOUT_MODE" // a tls block that means DISABLE
+	codeNoMeshConfig   = "NO_MESH_CONFIG"   // defaults, or the last accepted one, are in force
+	codeOldPort        = "OLD_PORT"         // discoveryAddress names a port of old Istio
+	codeRestartNeeded  = "RESTART_NEEDED"   // running proxies do not see the edit
 )
 
 // Problem is a reported finding about one object.

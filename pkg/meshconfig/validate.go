@@ -27,7 +27,8 @@ type finding struct {
 type check struct {
 	faults   []strict.Fault // of decoding
 	findings []finding
-	targets  []PolicyTarget // readable scope of an invalid Policy
+	targets  []PolicyTarget   // readable scope of an invalid Policy
+	rule     *DestinationRule // readable part of an invalid one with a tls block
 }
 
 func (c *check) errorf(path, format string, args ...any) {

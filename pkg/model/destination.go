@@ -87,7 +87,7 @@ type OutlierDetection struct {
 	ErrorsOff          bool // consecutive errors are not counted
 	Interval           time.Duration
 	BaseEjectionTime   time.Duration
-	MaxEjectionPercent *uint32
+	MaxEjectionPercent uint32
 }
 
 // at is what the policy says of a service port: a matching entry replaces all
@@ -160,11 +160,8 @@ func (t *Traffic) digest(d *digest) {
 	}
 	t.Pool.digest(d)
 	if o := t.Outliers; o != nil {
-		d.num(uint64(o.ConsecutiveErrors), uint64(o.Interval), uint64(o.BaseEjectionTime))
-		d.flag(o.ErrorsOff, o.MaxEjectionPercent != nil)
-		if o.MaxEjectionPercent != nil {
-			d.num(uint64(*o.MaxEjectionPercent))
-		}
+		d.num(uint64(o.ConsecutiveErrors), uint64(o.Interval), uint64(o.BaseEjectionTime), uint64(o.MaxEjectionPercent))
+		d.flag(o.ErrorsOff)
 	}
 }
 

@@ -272,14 +272,15 @@ func (s *Snapshot) visible(namespace string) []*OutboundService {
 	}
 	var out []*OutboundService
 	for _, svc := range all {
-		if svc.exportedTo(namespace) {
+		if svc.ExportedTo(namespace) {
 			out = append(out, svc)
 		}
 	}
 	return out
 }
 
-func (o *OutboundService) exportedTo(namespace string) bool {
+// ExportedTo says whether clients of a namespace see the service.
+func (o *OutboundService) ExportedTo(namespace string) bool {
 	if len(o.exportTo) == 0 {
 		return true
 	}

@@ -133,21 +133,22 @@ func (r *DestinationRule) private() bool {
 	return len(r.ExportTo) == 1 && r.ExportTo[0] == r.Key.Namespace
 }
 
-// lookup is the rules that are in force for a service and the clients of a
-// namespace, merged by the caller; nil if there are none. Those of later pools
+// lookup is the rules that are in force for a host of a namespace and the
+// clients of another, unmerged; nil if there are none. Those of later pools
 // come with skip: how many pools with a match are passed over.
-func (x *ruleIndex) lookup(client string, svc *Service, skip int) []*DestinationRule {
+func (x *ruleIndex) lookup(client, host, namespace string, skip int) []*DestinationRule {
 	exported := func(r *DestinationRule) bool { return r.exportedTo(client) }
-	for i, namespace := range [...]string{client, svc.Namespace, x.root} {
+	for i, from := range [...]string{client, namespace, x.root} {
 		sees := exported
 		if i == 0 {
 			sees = func(r *DestinationRule) bool { return client != x.root || r.private() }
 		}
-		pool := x.pools[namespace]
-		if pool == nil || i == 0 && client == everyone || i == 1 && namespace == client && client != x.root || i == 2 && namespace == svc.Namespace {
+		pool := x.pools[from]
+		again := i == 1 && from == client && client != x.root || i == 2 && from == namespace
+		if pool == nil || again || i == 0 && client == everyone {
 			continue
 		}
-		if rules := pool.find(svc.Host, sees); len(rules) > 0 {
+		if rules := pool.find(host, sees); len(rules) > 0 {
 			if skip == 0 {
 				return rules
 			}
@@ -155,6 +156,20 @@ func (x *ruleIndex) lookup(client string, svc *Service, skip int) []*Destination
 		}
 	}
 	return nil
+}
+
+// RulesFor are the rules for a service that clients of a namespace see, pool by
+// pool: those of the first are in force, merged. The client "" stands for a
+// namespace that no rule treats differently.
+func (s *Snapshot) RulesFor(client string, svc *OutboundService) [][]*DestinationRule {
+	var out [][]*DestinationRule
+	for {
+		rules := s.rules.lookup(client, svc.Host, svc.Namespace, len(out))
+		if len(rules) == 0 {
+			return out
+		}
+		out = append(out, rules)
+	}
 }
 
 // ruleSet is rules of one host, merged: the oldest policy, and all subsets.
@@ -197,7 +212,7 @@ type ruleMerger struct {
 
 // set is nil where no rule is in force.
 func (m *ruleMerger) set(client string, svc *Service) *ruleSet {
-	rules := m.index.lookup(client, svc, 0)
+	rules := m.index.lookup(client, svc.Host, svc.Namespace, 0)
 	if len(rules) == 0 {
 		return nil
 	}

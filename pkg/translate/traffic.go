@@ -83,6 +83,7 @@ func outliers(o *model.OutlierDetection) *clusterv3.OutlierDetection {
 	}
 	out := &clusterv3.OutlierDetection{
 		Consecutive_5Xx:      given(o.ConsecutiveErrors),
+		MaxEjectionPercent:   given(o.MaxEjectionPercent),
 		EnforcingSuccessRate: wrapperspb.UInt32(0),
 	}
 	if o.ErrorsOff {
@@ -93,9 +94,6 @@ func outliers(o *model.OutlierDetection) *clusterv3.OutlierDetection {
 	}
 	if o.BaseEjectionTime > 0 {
 		out.BaseEjectionTime = durationpb.New(o.BaseEjectionTime)
-	}
-	if o.MaxEjectionPercent != nil {
-		out.MaxEjectionPercent = wrapperspb.UInt32(*o.MaxEjectionPercent)
 	}
 	return out
 }

@@ -50,17 +50,16 @@ func (p Pages) mtls(r *http.Request, s State) (any, error) {
 	mesh := newEndpointIndex(s.Snapshot)
 	seenBy := visibility(s.Snapshot, namespace)
 	out := []portReport{}
-	for _, svc := range s.Snapshot.Services() {
-		if service != "" && service != svc.Host || len(seenBy[svc.Host]) == 0 {
+	for _, svc := range seenBy.forms {
+		if service != "" && service != svc.Host {
 			continue
 		}
 		for _, port := range svc.Ports {
 			endpoints := mesh.of(svc, port)
-			step, source := clientStep(s.Snapshot.Mesh(), svc)
 			out = append(out, portReport{
 				Service: svc.Host, Port: port.Number, Protocol: port.Protocol.String(),
 				Servers: servers(endpoints),
-				Client:  clientReport{seenBy[svc.Host], port.TLS.String(), step, source},
+				Client:  clientReport{seenBy.namespaces[svc], port.TLS.String(), int(port.Step), clientSource(svc, &port.Upstream)},
 				Verdict: verdict(port, endpoints),
 			})
 		}
@@ -68,9 +67,14 @@ func (p Pages) mtls(r *http.Request, s State) (any, error) {
 	return out, nil
 }
 
-// visibility is which namespaces with workloads see a host.
-func visibility(s *model.Snapshot, only string) map[string][]string {
-	out := map[string][]string{}
+// seen is which namespaces with workloads see a service in which form.
+type seen struct {
+	forms      []*model.OutboundService // by host, then first namespace
+	namespaces map[*model.OutboundService][]string
+}
+
+func visibility(s *model.Snapshot, only string) seen {
+	out := seen{namespaces: map[*model.OutboundService][]string{}}
 	last := ""
 	for _, w := range s.Workloads() { // sorted by namespace
 		ns := w.ID.Namespace
@@ -79,25 +83,22 @@ func visibility(s *model.Snapshot, only string) map[string][]string {
 		}
 		last = ns
 		for _, svc := range s.ClientView(model.ClientClass{Namespace: ns}).Services {
-			out[svc.Host] = append(out[svc.Host], ns)
+			if len(out.namespaces[svc]) == 0 {
+				out.forms = append(out.forms, svc)
+			}
+			out.namespaces[svc] = append(out.namespaces[svc], ns)
 		}
 	}
+	slices.SortStableFunc(out.forms, func(a, b *model.OutboundService) int { return cmp.Compare(a.Host, b.Host) })
 	return out
 }
 
-// clientStep is which step of the client's decision applies (1, a
-// DestinationRule, does not exist yet).
-func clientStep(m *model.Mesh, svc *model.OutboundService) (int, string) {
-	switch {
-	case m.Excludes(svc.Host):
-		return 2, "mesh config mtlsExcludedServices"
-	case svc.External:
-		return 3, svc.Key.String() + " is outside the mesh"
-	case m.AutoMTLS:
-		return 4, "mesh config enableAutoMtls"
-	default:
-		return 5, "mesh config authPolicy"
+// clientSource is what decided, with the object that puts a service outside.
+func clientSource(svc *model.OutboundService, u *model.Upstream) string {
+	if u.Step == model.StepExternal {
+		return svc.Key.String() + " is outside the mesh"
 	}
+	return u.By()
 }
 
 // servers groups endpoints by mode and reason, in the order of first address.
@@ -133,8 +134,7 @@ func phase(m model.Mode) string {
 
 func verdict(port *model.OutboundPort, endpoints []endpoint) string {
 	for _, e := range endpoints {
-		mtls := port.TLS == model.ClientMesh || port.TLS == model.ClientMixed && e.MeshTLS
-		if mtls && !e.MeshTLS || !mtls && e.sidecar && e.decision.Mode.RefusesPlaintext() {
+		if refuses(e, port.TLS) && !port.StandIn { // which sends nothing there
 			return verdictConflict
 		}
 	}
@@ -142,6 +142,23 @@ func verdict(port *model.OutboundPort, endpoints []endpoint) string {
 		return verdictMixed
 	}
 	return verdictOK
+}
+
+// refuses says whether an endpoint refuses what it is sent. With MUTUAL it
+// depends on a certificate that is not known here.
+func refuses(e endpoint, tls model.ClientTLS) bool {
+	switch tls {
+	case model.ClientPlain:
+		return e.sidecar && e.decision.Mode.RefusesPlaintext()
+	case model.ClientMixed:
+		return !e.MeshTLS && e.sidecar && e.decision.Mode.RefusesPlaintext()
+	case model.ClientMesh:
+		return !e.MeshTLS
+	case model.ClientSimple:
+		return e.sidecar && e.decision.Mode == model.Strict
+	default:
+		return false
+	}
 }
 
 // endpoint is an endpoint with what is known about its workload.
@@ -169,6 +186,9 @@ type groupKey struct {
 func newEndpointIndex(s *model.Snapshot) *endpointIndex {
 	x := &endpointIndex{s, map[groupKey][]model.OutboundEndpoint{}, map[string]*model.Workload{}}
 	for _, g := range s.Endpoints() {
+		if g.Subset != "" || g.Variant != "" {
+			continue
+		}
 		x.groups[groupKey{g.Host, g.Port}] = g.Endpoints
 	}
 	for _, w := range s.Workloads() {

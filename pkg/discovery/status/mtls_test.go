@@ -7,7 +7,7 @@ import (
 )
 
 func TestVerdict(t *testing.T) {
-	port := func(tls model.ClientTLS) *model.OutboundPort { return &model.OutboundPort{TLS: tls} }
+	port := func(tls model.ClientTLS) *model.OutboundPort { return &model.OutboundPort{Upstream: model.Upstream{TLS: tls}} }
 	at := func(mode model.Mode, accepts bool) endpoint {
 		return endpoint{
 			OutboundEndpoint: model.OutboundEndpoint{MeshTLS: accepts},
@@ -29,6 +29,8 @@ func TestVerdict(t *testing.T) {
 		{"mTLS to STRICT", model.ClientMesh, []endpoint{at(model.Strict, true)}, verdictOK},
 		{"mTLS to DISABLE", model.ClientMesh, []endpoint{at(model.Disable, false)}, verdictConflict},
 		{"mTLS to no sidecar", model.ClientMesh, []endpoint{at(model.Strict, true), bare}, verdictConflict},
+		{"TLS to STRICT", model.ClientSimple, []endpoint{at(model.Strict, true)}, verdictConflict},
+		{"TLS to PERMISSIVE", model.ClientSimple, []endpoint{at(model.Permissive, true), bare}, verdictOK},
 		{"each as it wants", model.ClientMixed, []endpoint{at(model.Strict, true), bare}, verdictMixed},
 	}
 	for _, c := range cases {
@@ -38,23 +40,21 @@ func TestVerdict(t *testing.T) {
 	}
 }
 
-func TestClientStep(t *testing.T) {
-	inside := &model.OutboundService{Host: "a.example"}
-	outside := &model.OutboundService{Host: "a.example", External: true, Key: model.Key{Kind: "ServiceEntry", Namespace: "n", Name: "a"}}
-	cases := []struct {
-		mesh model.Mesh
-		svc  *model.OutboundService
-		step int
-		by   string
+func TestClientSource(t *testing.T) {
+	outside := &model.OutboundService{Host: "a.example", Key: model.Key{Kind: "ServiceEntry", Namespace: "n", Name: "a"}}
+	for _, c := range []struct {
+		upstream model.Upstream
+		want     string
 	}{
-		{model.Mesh{AutoMTLS: true, Excluded: []string{"*.example"}}, outside, 2, "mesh config mtlsExcludedServices"},
-		{model.Mesh{AutoMTLS: true}, outside, 3, "ServiceEntry n/a is outside the mesh"},
-		{model.Mesh{AutoMTLS: true}, inside, 4, "mesh config enableAutoMtls"},
-		{model.Mesh{}, inside, 5, "mesh config authPolicy"},
-	}
-	for _, c := range cases {
-		if step, by := clientStep(&c.mesh, c.svc); step != c.step || by != c.by {
-			t.Errorf("got step %d by %s, want %d by %s", step, by, c.step, c.by)
+		{model.Upstream{Step: model.StepRule, Source: model.Key{Kind: "DestinationRule", Namespace: "n", Name: "r"}}, "DestinationRule n/r"},
+		{model.Upstream{Step: model.StepRule, Source: model.Key{Kind: "DestinationRule", Namespace: "n", Name: "r"}, StandIn: true}, "DestinationRule n/r which is invalid"},
+		{model.Upstream{Step: model.StepExcluded}, "mesh config mtlsExcludedServices"},
+		{model.Upstream{Step: model.StepExternal}, "ServiceEntry n/a is outside the mesh"},
+		{model.Upstream{Step: model.StepAuto}, "mesh config enableAutoMtls"},
+		{model.Upstream{Step: model.StepMeshConfig}, "mesh config authPolicy"},
+	} {
+		if got := clientSource(outside, &c.upstream); got != c.want {
+			t.Errorf("got %s, want %s", got, c.want)
 		}
 	}
 }
