@@ -55,7 +55,7 @@ func (x *conflictFinder) service(svc *model.OutboundService, in *model.Service, 
 			}
 			on, field := x.culprit(&u.Upstream)
 			x.found(remark{codeConflict, on, field,
-				"clients in " + names + " send " + sends(u.TLS) + " (" + u.By() + ") to ", ", " + reason}, svc.Host, p.Number)
+				"clients in " + names + " send " + sends(u.TLS) + " (" + u.By() + ") to ", ", " + reason + advice(&u.Upstream)}, svc.Host, p.Number)
 		}
 	}
 }
@@ -85,6 +85,22 @@ func (x *conflictFinder) refusal(u *model.Upstream, p *model.ServicePort, e *mod
 		}
 	}
 	return ""
+}
+
+// advice is what to write instead.
+func advice(u *model.Upstream) string {
+	switch {
+	case u.Step == model.StepRule && u.TLS == model.ClientMesh:
+		return "; let the rule say DISABLE there, or leave tls out of it"
+	case u.Step == model.StepRule:
+		return "; let the rule say ISTIO_MUTUAL there, or leave tls out of it"
+	case u.Step == model.StepExcluded:
+		return "; take it out of mtlsExcludedServices"
+	case u.TLS == model.ClientMesh:
+		return "; switch enableAutoMtls on, or list it in mtlsExcludedServices"
+	default:
+		return "; switch enableAutoMtls on, or write a DestinationRule with mode ISTIO_MUTUAL"
+	}
 }
 
 func sends(t model.ClientTLS) string {

@@ -33,6 +33,7 @@ func (s *Snapshot) indexServices(services []*Service, rules []DestinationRule) {
 		}
 		sink.private = true
 		forms := map[*ruleSet]*Variant{}
+		slices.Sort(affected[i])
 		for _, client := range affected[i] {
 			own := merger.set(client, in)
 			if own == set {

@@ -188,7 +188,7 @@ func callText(t *testing.T, dir string, s *model.Snapshot) []byte {
 	if os.IsNotExist(err) {
 		return nil
 	}
-	var calls []struct{ From, To, Protocol string }
+	var calls []struct{ From, To, Protocol, Subset string }
 	if err != nil || yaml.UnmarshalStrict(text, &calls) != nil {
 		t.Fatalf("calls.yaml: %v", yaml.UnmarshalStrict(text, &calls))
 	}
@@ -203,9 +203,9 @@ func callText(t *testing.T, dir string, s *model.Snapshot) []byte {
 		}
 		call := simulate.Call{
 			From: model.WorkloadID{Namespace: namespace, Name: name}, Host: host, Port: port,
-			Address: simulate.Resolve(s, host, port), Protocol: simulate.Protocol(c.Protocol),
+			Address: simulate.Resolve(s, host, port), Protocol: simulate.Protocol(c.Protocol), Subset: c.Subset,
 		}
-		fmt.Fprintf(&out, "%s -> %s %s\n", c.From, c.Protocol, c.To)
+		fmt.Fprintf(&out, "%s -> %s %s\n", c.From, c.Protocol, strings.TrimSuffix(c.To+" "+c.Subset, " "))
 		for _, o := range mesh.Call(call) {
 			fmt.Fprintf(&out, "  %s\n", outcome(o))
 		}

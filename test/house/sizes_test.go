@@ -22,9 +22,11 @@ const (
 func exempt(dir string) (exported, files int) {
 	switch dir {
 	case "pkg/model":
-		return 45, maxFiles // plain data: the nouns of the mesh, read by every other package
+		return 60, 16 // plain data: the nouns of the mesh, read by every other package
+	case "pkg/translate":
+		return maxExported, 16 // one file for each thing that Envoy gets
 	case "pkg/meshconfig":
-		return maxExported, 16 // two halves, decode and compile, on one set of types
+		return maxExported, 24 // two halves, decode and compile, with a file for each kind of object
 	}
 	return maxExported, maxFiles
 }

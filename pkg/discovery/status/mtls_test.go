@@ -7,7 +7,9 @@ import (
 )
 
 func TestVerdict(t *testing.T) {
-	port := func(tls model.ClientTLS) *model.OutboundPort { return &model.OutboundPort{Upstream: model.Upstream{TLS: tls}} }
+	port := func(tls model.ClientTLS) *model.OutboundPort {
+		return &model.OutboundPort{Upstream: model.Upstream{TLS: tls}}
+	}
 	at := func(mode model.Mode, accepts bool) endpoint {
 		return endpoint{
 			OutboundEndpoint: model.OutboundEndpoint{MeshTLS: accepts},

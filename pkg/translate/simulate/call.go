@@ -12,7 +12,12 @@ import (
 )
 
 // Mesh is who runs where.
-type Mesh struct{ Peers []*Peer }
+type Mesh struct {
+	Peers []*Peer
+	// Behind is where the network leads an address and port that stand for a
+	// service, for those who go there themselves.
+	Behind map[netip.AddrPort][]netip.AddrPort
+}
 
 // Peer is a workload with its sidecar's configuration, or without a sidecar.
 type Peer struct {
@@ -40,6 +45,7 @@ type Call struct {
 	Address  string // original destination; what the host resolves to
 	Port     uint16
 	Protocol Protocol
+	Subset   string // of the service, as a route would choose it
 }
 
 // Sent is what crosses the network to the endpoint.
@@ -50,6 +56,8 @@ const (
 	Plaintext Sent = "plaintext"
 	MeshTLS   Sent = "mesh mTLS"
 	AppTLS    Sent = "application TLS"
+	SimpleTLS Sent = "TLS"
+	MutualTLS Sent = "mutual TLS by file"
 )
 
 // Outcome is what becomes of a call at one endpoint. Result is the HTTP status
@@ -80,7 +88,28 @@ func Of(s *model.Snapshot) *Mesh {
 		}
 		m.Peers = append(m.Peers, p)
 	}
+	m.lead(s)
 	return m
+}
+
+// lead fills Behind with what Services say.
+func (m *Mesh) lead(s *model.Snapshot) {
+	vips := map[string][]string{}
+	for _, svc := range s.Services() {
+		vips[svc.Host] = svc.VIPs
+	}
+	m.Behind = map[netip.AddrPort][]netip.AddrPort{}
+	for _, g := range s.Endpoints() {
+		if g.Subset != "" || g.Variant != "" {
+			continue
+		}
+		for _, vip := range vips[g.Host] {
+			at := netip.AddrPortFrom(netip.MustParseAddr(vip), g.Port)
+			for _, e := range g.Endpoints {
+				m.Behind[at] = append(m.Behind[at], netip.AddrPortFrom(netip.MustParseAddr(e.Address), e.Port))
+			}
+		}
+	}
 }
 
 // Peer is nil if the workload is unknown.
@@ -119,7 +148,24 @@ func (m *Mesh) Call(c Call) []Outcome {
 	}
 	var out []Outcome
 	for _, h := range hops {
-		out = append(out, m.arrive(c, from, h))
+		for _, at := range m.destinations(h) {
+			out = append(out, m.arrive(c, from, at))
+		}
+	}
+	return out
+}
+
+// destinations are where the network takes a hop.
+func (m *Mesh) destinations(h hop) []hop {
+	ip, err := netip.ParseAddr(h.address)
+	behind := m.Behind[netip.AddrPortFrom(ip, h.port)]
+	if err != nil || len(behind) == 0 {
+		return []hop{h}
+	}
+	out := make([]hop, len(behind))
+	for i, at := range behind {
+		out[i] = h
+		out[i].address, out[i].port = at.Addr().String(), at.Port()
 	}
 	return out
 }
@@ -166,7 +212,7 @@ func Resolve(s *model.Snapshot, host string, port uint16) string {
 			return svc.VIPs[0]
 		}
 		for _, g := range s.Endpoints() {
-			if g.Host == host && g.Port == port && len(g.Endpoints) > 0 {
+			if g.Host == host && g.Port == port && g.Subset == "" && len(g.Endpoints) > 0 {
 				return g.Endpoints[0].Address
 			}
 		}

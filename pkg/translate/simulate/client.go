@@ -23,7 +23,8 @@ type hop struct {
 	port              uint16
 	sent              Sent
 	alpn              []string
-	accepts           []*tlsv3.SubjectAltNameMatcher // of the server, with mesh mTLS
+	identity          string                         // that the certificate proves; empty: none of the mesh
+	accepts           []*tlsv3.SubjectAltNameMatcher // of the server; none: any
 	listener, cluster string
 }
 
@@ -39,6 +40,10 @@ func (p *Peer) send(c Call) ([]hop, *Outcome) {
 	if ended != nil {
 		ended.Listener = listener.Name
 		return nil, ended
+	}
+	if parts := strings.Split(cluster, "|"); c.Subset != "" && len(parts) == 4 {
+		parts[2] = c.Subset
+		cluster = strings.Join(parts, "|")
 	}
 	hops, why := p.endpoints(c, cluster)
 	for i := range hops {
@@ -158,17 +163,17 @@ func (p *Peer) endpoints(c Call, name string) ([]hop, string) {
 	switch cluster.GetType() {
 	case clusterv3.Cluster_ORIGINAL_DST:
 		h := hop{address: c.Address, port: c.Port}
-		h.secure(c, cluster, nil)
+		h.secure(c, p, cluster, nil)
 		return []hop{h}, ""
 	case clusterv3.Cluster_EDS:
-		assignment = find[*endpointv3.ClusterLoadAssignment](p.Config, translate.EndpointType, name)
+		assignment = find[*endpointv3.ClusterLoadAssignment](p.Config, translate.EndpointType, cluster.EdsClusterConfig.ServiceName)
 	}
 	var out []hop
 	for _, group := range assignment.GetEndpoints() {
 		for _, e := range group.LbEndpoints {
 			address := e.GetEndpoint().GetAddress().GetSocketAddress()
 			h := hop{address: address.GetAddress(), port: uint16(address.GetPortValue())}
-			h.secure(c, cluster, e.Metadata)
+			h.secure(c, p, cluster, e.Metadata)
 			out = append(out, h)
 		}
 	}
@@ -180,7 +185,7 @@ func (p *Peer) endpoints(c Call, name string) ([]hop, string) {
 
 // secure chooses the transport socket: of the first match that the endpoint's
 // metadata satisfies, else the cluster's own.
-func (h *hop) secure(c Call, cluster *clusterv3.Cluster, metadata *corev3.Metadata) {
+func (h *hop) secure(c Call, from *Peer, cluster *clusterv3.Cluster, metadata *corev3.Metadata) {
 	h.sent = c.raw()
 	socket := cluster.TransportSocket
 	fields := metadata.GetFilterMetadata()["envoy.transport_socket_match"]
@@ -194,9 +199,29 @@ func (h *hop) secure(c Call, cluster *clusterv3.Cluster, metadata *corev3.Metada
 	if socket == nil || socket.GetTypedConfig().UnmarshalTo(context) != nil {
 		return
 	}
-	h.sent = MeshTLS
+	h.sent = SimpleTLS
+	for _, cert := range context.CommonTlsContext.TlsCertificateSdsSecretConfigs {
+		h.sent, h.identity = from.certificate(cert.Name)
+	}
 	h.alpn = context.CommonTlsContext.AlpnProtocols
 	h.accepts = context.CommonTlsContext.GetCombinedValidationContext().GetDefaultValidationContext().GetMatchTypedSubjectAltNames()
+}
+
+// certificate is what a client certificate makes of a connection. A file of a
+// rule may well be the mesh's own.
+func (p *Peer) certificate(name string) (Sent, string) {
+	if name == "default" {
+		return MeshTLS, p.Identity
+	}
+	file := func(name string) string {
+		secret := find[*tlsv3.Secret](p.Config, translate.SecretType, name)
+		chain := secret.GetTlsCertificate().GetCertificateChain().GetFilename()
+		return strings.Replace(chain, "/..data/", "/", 1)
+	}
+	if file(name) != "" && file(name) == file("default") {
+		return MutualTLS, p.Identity
+	}
+	return MutualTLS, ""
 }
 
 func satisfies(have, want *structpb.Struct) bool {

@@ -98,14 +98,13 @@ func handshake(chain *listenerv3.FilterChain, from *Peer, h hop, server *Peer) s
 	if h.sent == Plaintext {
 		return "plaintext where " + server.ID.String() + " expects a TLS handshake"
 	}
-	identity := ""
-	if h.sent == MeshTLS {
-		identity = from.Identity
-		if !matches(h.accepts, server.Identity) {
-			return "the client expects another identity than " + server.Identity
-		}
+	if len(h.accepts) > 0 && !matches(h.accepts, server.Identity) {
+		return "the client expects another identity than " + server.Identity
 	}
+	identity := h.identity
 	switch required := context.RequireClientCertificate.GetValue(); {
+	case h.sent == MutualTLS && identity == "":
+		return server.ID.String() + " does not accept a certificate of another authority"
 	case identity == "" && required:
 		return server.ID.String() + " wants a client certificate of the mesh"
 	case identity == "":

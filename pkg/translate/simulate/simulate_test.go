@@ -49,21 +49,46 @@ func (m *Mesh) one(t *testing.T, from string, protocol Protocol) Outcome {
 	return out[0]
 }
 
+// matrixRow is a row of the matrix of spec client-tls.md 5.
+type matrixRow struct {
+	name, from string
+	inputs     func(*model.Inputs)
+	mesh       func(*Mesh)
+	protocol   Protocol
+	port       model.Protocol
+	want       [5]string // by mode; empty: not asked
+}
+
+func (row matrixRow) run(t *testing.T) {
+	modes := []string{"no sidecar", "DISABLE", "PERMISSIVE", "STRICT", "TLS_ONLY"}
+	for i, want := range row.want {
+		if want == "" {
+			continue
+		}
+		t.Run(row.name+"/"+modes[i], func(t *testing.T) {
+			m := mesh(model.Mode(max(i-1, 0)), row.port, func(in *model.Inputs) {
+				if row.inputs != nil {
+					row.inputs(in)
+				}
+				in.Workloads[0].Sidecar = i > 0
+			})
+			if row.mesh != nil {
+				row.mesh(m)
+			}
+			if got := m.one(t, row.from, row.protocol); got.Result != want {
+				t.Errorf("%s, want %s: %+v", got.Result, want, got)
+			}
+		})
+	}
+}
+
 // TestResultMatrix is the matrix of spec client-tls.md 5.
 func TestResultMatrix(t *testing.T) {
 	exclude := func(in *model.Inputs) { in.Mesh.Excluded = []string{host} }
 	force := func(in *model.Inputs) { in.Mesh.AutoMTLS, in.Mesh.MutualTLS = false, true }
 	// The server runs as another account than the client was told.
 	stranger := func(m *Mesh) { m.at("10.0.0.1").Identity = "spiffe://cluster.local/ns/shop/sa/stranger" }
-	modes := []string{"no sidecar", "DISABLE", "PERMISSIVE", "STRICT", "TLS_ONLY"}
-	for _, row := range []struct {
-		name, from string
-		inputs     func(*model.Inputs)
-		mesh       func(*Mesh)
-		protocol   Protocol
-		port       model.Protocol
-		want       [5]string // by mode; empty: not asked
-	}{
+	for _, row := range []matrixRow{
 		{"plaintext through a sidecar", "web", exclude, nil, HTTP, model.HTTP, [5]string{"200", "200", "200", "403", "403"}},
 		{"plaintext without one", "legacy", nil, nil, HTTP, model.HTTP, [5]string{"200", "200", "200", "403", "403"}},
 		{"mesh mTLS", "web", force, nil, HTTP, model.HTTP, [5]string{"503", "503", "200", "200", "200"}},
@@ -80,25 +105,50 @@ func TestResultMatrix(t *testing.T) {
 		{"server-first: AUTO", "web", nil, nil, TCP, model.MySQL, [5]string{"works", "works", "works", "works", "works"}},
 		{"server-first: plaintext", "legacy", nil, nil, TCP, model.MySQL, [5]string{"works", "works", "works", "closed", "closed"}},
 	} {
-		for i, want := range row.want {
-			if want == "" {
-				continue
-			}
-			t.Run(row.name+"/"+modes[i], func(t *testing.T) {
-				m := mesh(model.Mode(max(i-1, 0)), row.port, func(in *model.Inputs) {
-					if row.inputs != nil {
-						row.inputs(in)
-					}
-					in.Workloads[0].Sidecar = i > 0
-				})
-				if row.mesh != nil {
-					row.mesh(m)
-				}
-				if got := m.one(t, row.from, row.protocol); got.Result != want {
-					t.Errorf("%s, want %s: %+v", got.Result, want, got)
-				}
-			})
+		row.run(t)
+	}
+}
+
+// byRule makes clients send what a DestinationRule says.
+func byRule(mode model.ClientTLS, change func(*model.TLSSettings)) func(*model.Inputs) {
+	t := &model.TLSSettings{Mode: mode}
+	if change != nil {
+		change(t)
+	}
+	return func(in *model.Inputs) {
+		in.Rules = []model.DestinationRule{{
+			Key: model.Key{Kind: "DestinationRule", Namespace: "shop", Name: "r"}, Host: host,
+			Policy: &model.TrafficPolicy{Traffic: model.Traffic{TLS: t}},
+		}}
+	}
+}
+
+// TestRuleMatrix is the same matrix for what a DestinationRule says.
+func TestRuleMatrix(t *testing.T) {
+	const account = "spiffe://cluster.local/ns/shop/sa/cart"
+	expect := func(name string) func(*model.TLSSettings) {
+		return func(t *model.TLSSettings) { t.SubjectAltNames = []string{name} }
+	}
+	files := func(dir string) func(*model.TLSSettings) {
+		return func(t *model.TLSSettings) {
+			t.ClientCertificate, t.PrivateKey, t.SubjectAltNames = dir+"/cert-chain.pem", dir+"/key.pem", []string{account}
 		}
+	}
+	for _, row := range []matrixRow{
+		{"DISABLE", "web", byRule(model.ClientPlain, nil), nil, HTTP, model.HTTP, [5]string{"200", "200", "200", "403", "403"}},
+		{"ISTIO_MUTUAL", "web", byRule(model.ClientMesh, nil), nil, HTTP, model.HTTP, [5]string{"503", "503", "200", "200", "200"}},
+		{"ISTIO_MUTUAL to its account", "web", byRule(model.ClientMesh, expect(account)), nil, HTTP, model.HTTP, [5]string{"503", "503", "200", "200", "200"}},
+		{"ISTIO_MUTUAL to another account", "web", byRule(model.ClientMesh, expect(account+"2")), nil, HTTP, model.HTTP, [5]string{"", "", "503", "503", "503"}},
+		{"SIMPLE", "web", byRule(model.ClientSimple, nil), nil, HTTP, model.HTTP, [5]string{"200", "200", "200", "503", "503"}},
+		{"SIMPLE that knows the account", "web", byRule(model.ClientSimple, expect(account)), nil, HTTP, model.HTTP, [5]string{"200", "200", "200", "503", "200"}},
+		{"SIMPLE without a check", "web", byRule(model.ClientSimple, func(t *model.TLSSettings) { t.SkipVerify = true }), nil, HTTP, model.HTTP, [5]string{"200", "200", "200", "503", "200"}},
+		{"MUTUAL by the mesh's certificate", "web", byRule(model.ClientMutual, files("/etc/certs")), nil, HTTP, model.HTTP, [5]string{"200", "200", "200", "200", "200"}},
+		{"MUTUAL by another", "web", byRule(model.ClientMutual, files("/etc/partner")), nil, HTTP, model.HTTP, [5]string{"200", "200", "200", "503", "503"}},
+		{"gRPC: SIMPLE", "web", byRule(model.ClientSimple, nil), nil, GRPC, model.GRPC, [5]string{"200", "200", "200", "503", "503"}},
+		{"TCP: ISTIO_MUTUAL", "web", byRule(model.ClientMesh, nil), nil, TCP, model.TCP, [5]string{"closed", "closed", "works", "works", "works"}},
+		{"TCP: SIMPLE", "web", byRule(model.ClientSimple, expect(account)), nil, TCP, model.TCP, [5]string{"works", "works", "works", "closed", "works"}},
+	} {
+		row.run(t)
 	}
 }
 
