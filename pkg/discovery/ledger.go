@@ -147,6 +147,9 @@ func (l *ledger) refusedBy(e ads.Event, from []model.Key) {
 	if e.TypeURL == translate.SecretType {
 		p.Code = "NO_CERTIFICATE"
 		p.Message = "certificate files are missing or unfit, so it gets no TLS configuration: " + text
+		if len(e.Names) > 0 && strings.HasPrefix(e.Names[0], "file-") {
+			p.Message = "files that a DestinationRule names (" + strings.Join(e.Names, ", ") + ") are missing or unfit, so calls by it fail: " + text
+		}
 	} else {
 		p.Message = fmt.Sprintf("proxy %s refused %s: %s", c.node, status.TypeName(e.TypeURL), text)
 		if len(from) > 0 {
