@@ -44,7 +44,7 @@ func (x *conflictFinder) service(svc *model.OutboundService, in *model.Service, 
 		}
 		said := map[string]bool{}
 		for j := range p.Endpoints {
-			reason := x.refusal(&u.Upstream, p, &p.Endpoints[j])
+			reason := x.refusal(&u.Upstream, &p.Endpoints[j])
 			if reason == "" || said[reason] {
 				continue
 			}
@@ -61,7 +61,7 @@ func (x *conflictFinder) service(svc *model.OutboundService, in *model.Service, 
 }
 
 // refusal is why an endpoint refuses what it is sent; empty if it does not.
-func (x *conflictFinder) refusal(u *model.Upstream, p *model.ServicePort, e *model.Endpoint) string {
+func (x *conflictFinder) refusal(u *model.Upstream, e *model.Endpoint) string {
 	sidecar := e.Workload != model.WorkloadID{} && x.snapshot.HasSidecar(e.Workload)
 	d := x.snapshot.Decision(e.Workload, e.Port)
 	by := d.By() + " says " + d.Mode.String()
@@ -80,7 +80,7 @@ func (x *conflictFinder) refusal(u *model.Upstream, p *model.ServicePort, e *mod
 			return "which has endpoints without a sidecar: nothing there ends mesh mTLS"
 		case d.Mode == model.Disable:
 			return "which takes plaintext only: " + by
-		case d.Mode == model.Permissive && p.Protocol.ServerFirst():
+		case !x.snapshot.AcceptsMesh(e.Workload, e.Port):
 			return "which is server-first and so takes plaintext only while it is PERMISSIVE"
 		}
 	}

@@ -170,6 +170,12 @@ func (s *Snapshot) HasSidecar(id WorkloadID) bool {
 	return h != nil && h.sidecar
 }
 
+// AcceptsMesh says whether a container port takes mesh mTLS.
+func (s *Snapshot) AcceptsMesh(id WorkloadID, container uint16) bool {
+	h := s.byID[id]
+	return h != nil && s.acceptsMesh(h, container)
+}
+
 // Services are all services as most clients see them, sorted by host.
 func (s *Snapshot) Services() []*OutboundService { return s.services }
 
