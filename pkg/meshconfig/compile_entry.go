@@ -89,6 +89,7 @@ func (c *compiler) backingsOf(e *ServiceEntry, s *model.Service) (out []backing,
 		}
 		b := backing{ports: inline.GetPorts()}
 		b.Address, b.Weight, b.Ready = inline.GetAddress(), inline.GetWeight(), true
+		b.Labels = inline.GetLabels()
 		b.Locality = entryLocality(inline.GetLocality(), inline.GetLabels())
 		at, known := c.workloadAt(b.Address)
 		switch {

@@ -21,6 +21,8 @@ func FuzzDecode(f *testing.F) {
 		"apiVersion: v1\nkind: Pod\nmetadata: {name: a, labels: {a: b}}\nspec: {containers: [{name: a, ports: [{containerPort: 80}]}]}\nstatus: {podIP: 1.2.3.4}\n",
 		"apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: a}\naddressType: IPv4\nendpoints: [{addresses: [1.2.3.4]}]\nports: [{port: 80}]\n",
 		"apiVersion: v1\nkind: Service\nmetadata: {name: a, annotations: {auth.istio.io/80: NONE}}\nspec: {selector: {a: b}, ports: [{port: 80, targetPort: x}]}\n",
+		"apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: a}\nspec: {host: a, exportTo: [.], trafficPolicy: {tls: {mode: SIMPLE}, portLevelSettings: [{port: {number: 1}, loadBalancer: {}}]}, subsets: [{name: b, labels: {c: d}}]}\n",
+		"apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: a}\nspec: {host: '*', trafficPolicy: {tls: &x [*x]}}\n",
 	} {
 		f.Add([]byte(seed))
 	}

@@ -114,15 +114,16 @@ func TestServiceEntry(t *testing.T) {
 	accounts := []string{"spiffe://td/x", "spiffe://cluster.local/ns/shop/sa/biller"}
 	a := model.WorkloadID{Namespace: "shop", Name: "a"}
 	eu := model.Locality{Region: "eu", Zone: "eu-1"}
+	labels := map[string]string{"security.istio.io/tlsMode": "istio"}
 	ports := []model.ServicePort{
 		{Name: "http", Number: 80, Protocol: model.HTTP, Accounts: accounts, Endpoints: []model.Endpoint{
-			{Address: "10.1.0.1", Port: 8080, Workload: a, Ready: true},
+			{Address: "10.1.0.1", Port: 8080, Workload: a, Labels: labels, Ready: true},
 			{Address: "10.2.0.1", Port: 8888, Weight: 3, Locality: eu, Ready: true},
-			{Address: "10.2.0.3", Port: 8080, Ready: true}}},
+			{Address: "10.2.0.3", Port: 8080, Labels: labels, Ready: true}}},
 		{Name: "tcp", Number: 9, Accounts: accounts, Endpoints: []model.Endpoint{
-			{Address: "10.1.0.1", Port: 9, Workload: a, Ready: true},
+			{Address: "10.1.0.1", Port: 9, Workload: a, Labels: labels, Ready: true},
 			{Address: "10.2.0.1", Port: 9, Weight: 3, Locality: eu, Ready: true},
-			{Address: "10.2.0.3", Port: 9, Ready: true}}},
+			{Address: "10.2.0.3", Port: 9, Labels: labels, Ready: true}}},
 	}
 	want := model.Service{Key: key, Host: "billing", Name: "billing", Namespace: "shop", VIPs: []string{"240.1.1.1"}, ExportTo: []string{"shop", "pay"}, Ports: ports}
 	second := want

@@ -242,7 +242,7 @@ func TestStandIn(t *testing.T) {
 	for _, g := range ledger(ledgerHost, bad).Endpoints() {
 		groups = append(groups, fmt.Sprintf("%d %q %d", g.Port, g.Variant, len(g.Endpoints)))
 	}
-	if want := []string{`7000 "mtls" 0`, `7001 "mtls" 0`}; !slices.Equal(groups, want) {
+	if want := []string{`7000 "" 1`, `7000 "mtls" 0`, `7001 "" 1`, `7001 "mtls" 0`}; !slices.Equal(groups, want) {
 		t.Errorf("endpoint groups %q, want %q", groups, want)
 	}
 }

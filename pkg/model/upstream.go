@@ -196,18 +196,20 @@ func variantOf(labels map[string]string) string {
 // there are none.
 func (s *Snapshot) rulesAt(out *OutboundPort, svc *Service, in *ServicePort, set *ruleSet, sink *groupSink) {
 	all := s.populate(in, nil)
+	if !sink.private { // of the whole port, once and always: reports need it too
+		sink.group(svc, out.Number, "", "", all.ready)
+	}
 	d := &sink.digest
 	if set == nil {
 		out.Upstream = s.upstream(svc, &all, Traffic{}, Key{}, d)
 		s.expect(&out.Upstream, svc, in)
-		sink.add(svc, out, &out.Upstream, all.ready)
 		return
 	}
 	if set.standIn() {
 		out.Upstream, all = standIn(svc, &all, set.from.Key)
 		out.From = []Key{set.from.Key}
 		s.expect(&out.Upstream, svc, in)
-		sink.add(svc, out, &out.Upstream, all.ready)
+		sink.group(svc, out.Number, "", out.Variant, all.ready)
 		return
 	}
 	base := set.policy.at(in)
@@ -216,7 +218,6 @@ func (s *Snapshot) rulesAt(out *OutboundPort, svc *Service, in *ServicePort, set
 		out.From = []Key{set.from.Key}
 	}
 	s.expect(&out.Upstream, svc, in)
-	sink.add(svc, out, &out.Upstream, all.ready)
 	for i := range set.subsets {
 		subset := set.subsets[i]
 		some := s.populate(in, subset.Labels)
@@ -235,7 +236,7 @@ func (s *Snapshot) rulesAt(out *OutboundPort, svc *Service, in *ServicePort, set
 			u.From = []Key{set.from.Key, subset.from.Key}
 		}
 		s.expect(&u, svc, in)
-		sink.add(svc, out, &u, some.ready)
+		sink.group(svc, out.Number, u.Subset, u.Variant, some.ready)
 		out.Subsets = append(out.Subsets, &u)
 	}
 	slices.SortFunc(out.Subsets, func(a, b *Upstream) int { return strings.Compare(a.Subset, b.Subset) })
@@ -264,19 +265,15 @@ type groupSink struct {
 	digest  digest
 	groups  []*EndpointGroup
 	extra   map[string]bool // of those that are not of a whole port
-	private bool            // the groups of whole ports are there already
+	private bool            // what is made now is for some client namespaces only
 }
 
-func (g *groupSink) add(svc *Service, port *OutboundPort, u *Upstream, endpoints []OutboundEndpoint) {
+func (g *groupSink) group(svc *Service, port uint16, subset, variant string, endpoints []OutboundEndpoint) {
 	if svc.Resolution != ResolveEndpoints && svc.Resolution != ResolveHeadless {
 		return
 	}
-	if u.Subset == "" && u.Variant == "" {
-		if g.private {
-			return
-		}
-	} else {
-		name := strconv.Itoa(int(port.Number)) + "|" + u.Subset + "|" + svc.Host + "|" + u.Variant
+	if subset != "" || variant != "" {
+		name := strconv.Itoa(int(port)) + "|" + subset + "|" + svc.Host + "|" + variant
 		if g.extra[name] {
 			return
 		}
@@ -285,7 +282,7 @@ func (g *groupSink) add(svc *Service, port *OutboundPort, u *Upstream, endpoints
 		}
 		g.extra[name] = true
 	}
-	group := &EndpointGroup{Key: svc.Key, Host: svc.Host, Port: port.Number, Subset: u.Subset, Variant: u.Variant, Endpoints: endpoints}
+	group := &EndpointGroup{Key: svc.Key, Host: svc.Host, Port: port, Subset: subset, Variant: variant, Endpoints: endpoints}
 	d := &g.digest
 	d.str(group.Host, group.Subset, group.Variant)
 	d.num(uint64(group.Port))
