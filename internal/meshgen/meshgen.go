@@ -34,6 +34,16 @@ func NamespacePolicy(mode model.Mode) Option {
 	}
 }
 
+// Rule puts a DestinationRule for a host into a namespace, with only mode.
+func Rule(namespace, host string, mode model.ClientTLS) Option {
+	return func(b *meshconfig.Bundle) {
+		b.DestinationRules = append(b.DestinationRules, &meshconfig.DestinationRule{
+			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "rule"}, Host: host,
+			Policy: &model.TrafficPolicy{Traffic: model.Traffic{TLS: &model.TLSSettings{Mode: mode}}},
+		})
+	}
+}
+
 // Bundle has so many services, spread evenly over namespaces ns-0, ns-1, ….
 // Service i is svc-i in namespace i modulo namespaces, port 80 (http), at a
 // pod svc-i-0 with a sidecar.

@@ -27,6 +27,7 @@ func (s *Snapshot) indexServices(services []*Service, rules []DestinationRule) {
 			set = merger.set(everyone, in)
 		}
 		s.scoped = s.scoped || len(in.ExportTo) > 0
+		sink.facts = sink.facts[:0]
 		s.services = append(s.services, s.outboundService(in, set, clusterMesh, sink))
 		if i >= len(affected) || len(affected[i]) == 0 {
 			continue

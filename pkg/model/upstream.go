@@ -195,29 +195,30 @@ func variantOf(labels map[string]string) string {
 // rulesAt fills a port's upstream and subsets by the rules in force, nil if
 // there are none.
 func (s *Snapshot) rulesAt(out *OutboundPort, svc *Service, in *ServicePort, set *ruleSet, sink *groupSink) {
-	all := s.populate(in, nil)
+	all := sink.port(s, in)
 	if !sink.private { // of the whole port, once and always: reports need it too
 		sink.group(svc, out.Number, "", "", all.ready)
 	}
 	d := &sink.digest
 	if set == nil {
-		out.Upstream = s.upstream(svc, &all, Traffic{}, Key{}, d)
-		s.expect(&out.Upstream, svc, in)
+		out.Upstream = s.upstream(svc, &all.population, Traffic{}, Key{}, d)
+		s.expect(&out.Upstream, svc, all)
 		return
 	}
 	if set.standIn() {
-		out.Upstream, all = standIn(svc, &all, set.from.Key)
+		var accepting population
+		out.Upstream, accepting = standIn(svc, &all.population, set.from.Key)
 		out.From = []Key{set.from.Key}
-		s.expect(&out.Upstream, svc, in)
-		sink.group(svc, out.Number, "", out.Variant, all.ready)
+		s.expect(&out.Upstream, svc, all)
+		sink.group(svc, out.Number, "", out.Variant, accepting.ready)
 		return
 	}
 	base := set.policy.at(in)
-	out.Upstream = s.upstream(svc, &all, base, set.from.Key, d)
+	out.Upstream = s.upstream(svc, &all.population, base, set.from.Key, d)
 	if set.policy != nil {
 		out.From = []Key{set.from.Key}
 	}
-	s.expect(&out.Upstream, svc, in)
+	s.expect(&out.Upstream, svc, all)
 	for i := range set.subsets {
 		subset := set.subsets[i]
 		some := s.populate(in, subset.Labels)
@@ -235,7 +236,7 @@ func (s *Snapshot) rulesAt(out *OutboundPort, svc *Service, in *ServicePort, set
 		if set.policy != nil && set.from != subset.from {
 			u.From = []Key{set.from.Key, subset.from.Key}
 		}
-		s.expect(&u, svc, in)
+		s.expect(&u, svc, all)
 		sink.group(svc, out.Number, u.Subset, u.Variant, some.ready)
 		out.Subsets = append(out.Subsets, &u)
 	}
@@ -244,20 +245,30 @@ func (s *Snapshot) rulesAt(out *OutboundPort, svc *Service, in *ServicePort, set
 
 // expect sets the identities that mesh mTLS goes by: those that may serve the
 // port, unless the rule names some itself.
-func (s *Snapshot) expect(u *Upstream, svc *Service, in *ServicePort) {
+func (s *Snapshot) expect(u *Upstream, svc *Service, p *portFacts) {
 	if u.TLS != ClientMesh && u.TLS != ClientMixed || u.Traffic.TLS != nil && len(u.Traffic.TLS.SubjectAltNames) > 0 {
 		return
 	}
-	accounts := slices.Clone(in.Accounts)
-	if !svc.External {
-		for i := range in.Endpoints {
-			if h := s.byID[in.Endpoints[i].Workload]; h != nil {
-				accounts = s.appendIdentities(accounts, h.Workload)
+	if p.accounts == nil {
+		p.accounts = append([]string{}, p.in.Accounts...)
+		if !svc.External {
+			for i := range p.in.Endpoints {
+				if h := s.byID[p.in.Endpoints[i].Workload]; h != nil {
+					p.accounts = s.appendIdentities(p.accounts, h.Workload)
+				}
 			}
 		}
+		slices.Sort(p.accounts)
+		p.accounts = slices.Compact(p.accounts)
 	}
-	slices.Sort(accounts)
-	u.SANs = slices.Compact(accounts)
+	u.SANs = p.accounts
+}
+
+// portFacts is what all forms of a service port have in common.
+type portFacts struct {
+	in *ServicePort
+	population
+	accounts []string // nil: nobody asked yet
 }
 
 // groupSink collects endpoint groups, each once.
@@ -266,6 +277,18 @@ type groupSink struct {
 	groups  []*EndpointGroup
 	extra   map[string]bool // of those that are not of a whole port
 	private bool            // what is made now is for some client namespaces only
+	facts   []portFacts     // of the ports of the present service
+}
+
+// port is the facts about a port of the service that is being made.
+func (g *groupSink) port(s *Snapshot, in *ServicePort) *portFacts {
+	for i := range g.facts {
+		if g.facts[i].in == in {
+			return &g.facts[i]
+		}
+	}
+	g.facts = append(g.facts, portFacts{in: in, population: s.populate(in, nil)})
+	return &g.facts[len(g.facts)-1]
 }
 
 func (g *groupSink) group(svc *Service, port uint16, subset, variant string, endpoints []OutboundEndpoint) {

@@ -102,6 +102,33 @@ func BenchmarkTranslateMeshEdit(b *testing.B) {
 	benchmarkEdit(b, meshgen.MutualTLS())
 }
 
+// BenchmarkTranslateRuleEdit is a DestinationRule of the root namespace for
+// all hosts, there and gone.
+func BenchmarkTranslateRuleEdit(b *testing.B) {
+	benchmarkEdit(b, meshgen.Rule("istio-system", "*.local", model.ClientMesh))
+}
+
+// BenchmarkTranslateOwnRuleEdit is one namespace that sees one service in a
+// form of its own, and back.
+func BenchmarkTranslateOwnRuleEdit(b *testing.B) {
+	benchmarkEdit(b, meshgen.Rule("ns-1", "svc-0.ns-0.svc.cluster.local", model.ClientMesh))
+}
+
+// BenchmarkBuildRules is the worst case: every namespace sees all services in
+// a form of its own.
+func BenchmarkBuildRules(b *testing.B) {
+	sizes(b, func(b *testing.B, services int) {
+		var rules []meshgen.Option
+		for i := range namespaces {
+			rules = append(rules, meshgen.Rule(fmt.Sprintf("ns-%d", i), "*", model.ClientMesh))
+		}
+		in := meshgen.Inputs(services, namespaces, rules...)
+		for b.Loop() {
+			model.Build(in)
+		}
+	})
+}
+
 func benchmarkEdit(b *testing.B, edit meshgen.Option) {
 	sizes(b, func(b *testing.B, services int) {
 		states := []*model.Snapshot{
