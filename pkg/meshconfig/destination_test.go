@@ -54,6 +54,7 @@ INVALID spec.subsets[0].trafficPolicy.tls.mode: unknown tls mode "X", want one o
 		{"host: a\n  trafficPolicy: {tls: {mode: MUTUAL, clientCertificate: /a/../b, privateKey: /a~b}}", `tls INVALID spec.trafficPolicy.tls.clientCertificate: file "/a/../b" must be an absolute path at the proxy, without ".." and "~"
 INVALID spec.trafficPolicy.tls.privateKey: file "/a~b" must be an absolute path at the proxy, without ".." and "~"`},
 		{"host: a\n  trafficPolicy: {tls: {mode: MUTUAL, " + files + ", subjectAltNames: ['']}}", `tls INVALID spec.trafficPolicy.tls.subjectAltNames[0]: subject alternative name must not be empty`},
+		{"host: a\n  trafficPolicy: {tls: {mode: SIMPLE, sni: " + strings.Repeat("a", 256) + "}}", `tls INVALID spec.trafficPolicy.tls.sni: sni must have at most 255 characters, got 256`},
 		{"host: a\n  trafficPolicy: {loadBalancer: {simple: RANDM}}", `- INVALID spec.trafficPolicy.loadBalancer.simple: unknown load balancer "RANDM", did you mean "RANDOM"?`},
 		{"host: a\n  trafficPolicy: {connectionPool: {tcp: {maxConnections: -1, connectTimeout: 5}}}", `- INVALID spec.trafficPolicy.connectionPool.tcp.connectTimeout: got the number 5: write a duration with its unit, like 500ms, 45s or 1m0s
 INVALID spec.trafficPolicy.connectionPool.tcp.maxConnections: -1 must not be negative`},

@@ -92,6 +92,9 @@ func (c *check) clientTLS(at string, doc *tlsDoc) *model.TLSSettings {
 	if isSet(doc.CACRL) {
 		c.unsupported(at+".caCrl", "caCrl is not supported: revoked certificates would be accepted")
 	}
+	if len(doc.SNI) > 255 {
+		c.errorf(at+".sni", "sni must have at most 255 characters, got %d", len(doc.SNI))
+	}
 	for i, name := range doc.SubjectAltNames {
 		if name == "" {
 			c.errorf(fmt.Sprintf("%s.subjectAltNames[%d]", at, i), "subject alternative name must not be empty")

@@ -80,7 +80,7 @@ func TestPortsOfTheProxyItself(t *testing.T) {
 func TestLongHost(t *testing.T) {
 	config(t, ports(model.HTTP, "10.96.0.1", 80)) // checks
 	short, long := "cart.shop", strings.Repeat("a.", 125)+"aaa"
-	if got := outboundSNI(80, short); got != "outbound_.80_._.cart.shop" {
+	if got := outboundSNI(80, "", short); got != "outbound_.80_._.cart.shop" {
 		t.Errorf("got %q", got)
 	}
 	if got := outboundSNI(80, long); got != long {
