@@ -83,7 +83,7 @@ func TestLongHost(t *testing.T) {
 	if got := outboundSNI(80, "", short); got != "outbound_.80_._.cart.shop" {
 		t.Errorf("got %q", got)
 	}
-	if got := outboundSNI(80, long); got != long {
+	if got := outboundSNI(80, "", long); got != long {
 		t.Errorf("got %q", got)
 	}
 }
