@@ -2,6 +2,7 @@ package model
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -259,5 +260,45 @@ func TestInboundPool(t *testing.T) {
 	ports := s.ServerView(class).Ports
 	if ports[0].Pool != pool || ports[1].Pool != nil || !slices.Contains(ports[0].From, Key{"DestinationRule", "pay", "own"}) {
 		t.Errorf("ports %+v", ports)
+	}
+}
+
+// TestRulesIgnoreOrder: which rules hold does not depend on the order in which
+// a source lists them, nor on what another namespace writes for itself.
+func TestRulesIgnoreOrder(t *testing.T) {
+	own := func(namespace string) []DestinationRule {
+		return []DestinationRule{
+			rule(namespace+"/z", ledgerHost, withTLS(ClientSimple)),
+			rule(namespace+"/a", "*", withTLS(ClientMesh)),
+			rule(namespace+"/b", ledgerHost, func(r *DestinationRule) {
+				r.Subsets = []Subset{{Name: "v1", Labels: map[string]string{"of": namespace}}}
+			}),
+		}
+	}
+	rules := slices.Concat(own("pay"), own("web"), own("root"), []DestinationRule{rule("pay/x", ledgerHost, exported("shop", "web"))})
+	prints := func(rules []DestinationRule) (out []Fingerprint) {
+		rules = slices.Clone(rules)
+		s := ledger(ledgerHost) // ledger would give ages by order
+		in := Inputs{Mesh: *s.Mesh(), Rules: rules}
+		in.Services = []Service{{Key: Key{"Service", "pay", "ledger"}, Host: ledgerHost, Namespace: "pay", Ports: []ServicePort{{Number: 80}}}}
+		built := Build(in)
+		for _, namespace := range []string{"web", "pay", "shop", "root", "none"} {
+			out = append(out, built.ClientView(ClientClass{Namespace: namespace}).Fingerprint)
+		}
+		return out
+	}
+	want := prints(rules)
+	random := rand.New(rand.NewPCG(3, 4))
+	for range 20 {
+		random.Shuffle(len(rules), func(i, j int) { rules[i], rules[j] = rules[j], rules[i] })
+		if !slices.Equal(prints(rules), want) {
+			t.Fatalf("another order gives other views: %v", rules)
+		}
+	}
+	if !slices.Equal(prints(append(rules, own("unrelated")...)), want) {
+		t.Error("rules of an unrelated namespace change what others get")
+	}
+	if slices.Equal(prints(rules[:len(rules)-1]), want) {
+		t.Error("a rule less changes nothing")
 	}
 }
