@@ -56,6 +56,14 @@ func describe(dir string, b meshconfig.Bundle, problems []meshconfig.Problem) pu
 	for _, s := range b.Services {
 		out = append(out, fmt.Sprintf("%s:%d", s.Name, s.Spec.Ports[0].Port))
 	}
+	for _, r := range b.DestinationRules {
+		out = append(out, fmt.Sprintf("%s=%s", r.Host, r.Policy.TLS.Mode))
+	}
+	for _, i := range b.Invalid {
+		if i.Rule != nil {
+			out = append(out, i.Rule.Host+"=refused")
+		}
+	}
 	if b.Mesh != nil {
 		out = append(out, fmt.Sprintf("mesh=%v", b.Mesh.MutualTLS))
 	}
@@ -230,6 +238,27 @@ func TestInvalidEdits(t *testing.T) {
 	write(t, dir, "mesh.yaml", "trustDomain: other\n")
 	wantNext(t, out, "cart:83 mesh=true",
 		`INVALID mesh.yaml:1: MeshConfig mesh.yaml: trustDomain: trust domain change needs the old value in trustDomainAliases: cluster.local; the last accepted version stays in force`)
+}
+
+// TestInvalidRules: an invalid rule keeps its last version, or is remembered
+// as one that asks for TLS.
+func TestInvalidRules(t *testing.T) {
+	rule := func(name, mode string) string {
+		return "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: " + name + "}\nspec: {host: " + name + ", trafficPolicy: {tls: {mode: " + mode + "}}}\n---\n"
+	}
+	const unknown = `spec.trafficPolicy.tls.mode: unknown tls mode "MUTUL", did you mean "MUTUAL"?`
+	dir := t.TempDir()
+	write(t, dir, "a.yaml", rule("cart", "ISTIO_MUTUAL"))
+	out := run(t, quick(dir))
+	wantNext(t, out, "cart=MESH", "NO_MESH_CONFIG MeshConfig mesh.yaml: no mesh configuration; the built-in defaults are in force")
+	write(t, dir, "mesh.yaml", "# defaults\n")
+	wantNext(t, out, "cart=MESH mesh=false", "")
+	write(t, dir, "a.yaml", rule("cart", "MUTUL")+rule("stock", "MUTUL"))
+	wantNext(t, out, "cart=MESH stock=refused mesh=false",
+		"INVALID a.yaml:4: DestinationRule default/cart: "+unknown+"; the last accepted version stays in force\n"+
+			"INVALID a.yaml:9: DestinationRule default/stock: "+unknown)
+	write(t, dir, "a.yaml", rule("cart", "DISABLE")+rule("stock", "SIMPLE"))
+	wantNext(t, out, "cart=NONE stock=SIMPLE mesh=false", "")
 }
 
 // TestWriteInProgress: a file is truncated, then written in pieces with pauses
