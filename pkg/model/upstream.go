@@ -87,7 +87,7 @@ func (s *Snapshot) populate(in *ServicePort, labels map[string]string) populatio
 	for i := range in.Endpoints {
 		e := &in.Endpoints[i]
 		h := s.byID[e.Workload]
-		if len(labels) > 0 && !hasLabels(h, e, labels) {
+		if len(labels) > 0 && !e.has(labels, h) {
 			continue
 		}
 		all++
@@ -111,7 +111,8 @@ func (s *Snapshot) populate(in *ServicePort, labels map[string]string) populatio
 	return p
 }
 
-func hasLabels(h *hosted, e *Endpoint, want map[string]string) bool {
+// has says whether an endpoint has the labels: its own, else its workload's.
+func (e *Endpoint) has(want map[string]string, h *hosted) bool {
 	have := e.Labels
 	if have == nil && h != nil {
 		have = h.Labels
