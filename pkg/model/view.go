@@ -105,10 +105,12 @@ type EndpointGroup struct {
 
 // ServerView is all that inbound translation may know.
 type ServerView struct {
-	Class       ServerClass
-	Mesh        InboundMesh
-	Ports       []InboundPort // that some service names, sorted by container port
-	Other       Decision      // of the ports that no service names
+	Class      ServerClass
+	Mesh       InboundMesh
+	Ports      []InboundPort // that a service or a port-level policy names, sorted by container port
+	ProbePorts []uint16      // that only probes name, sorted: open for any bytes
+	Other      Decision      // of all other ports
+	// Fingerprint covers all of it.
 	Fingerprint Fingerprint
 }
 
@@ -128,8 +130,9 @@ type InboundPort struct {
 	Protocol Protocol
 	Decision Decision
 	// Host and ServicePort are the alphabetically first service and port that
-	// lead here; a refusal names them.
+	// lead here; a refusal names them. Empty if only a policy names the port.
 	Host        string
 	ServicePort uint16
-	From        []Key // all services that lead here
+	Probes      []Probe // with a path of their own, sorted
+	From        []Key   // all services that lead here, else the policy
 }

@@ -23,8 +23,10 @@ func exempt(dir string) (exported, files int) {
 	switch dir {
 	case "pkg/model":
 		return 45, maxFiles // plain data: the nouns of the mesh, read by every other package
+	case "pkg/translate":
+		return maxExported, 13 // one file for each thing that Envoy gets
 	case "pkg/meshconfig":
-		return maxExported, 16 // two halves, decode and compile, on one set of types
+		return maxExported, 18 // two halves, decode and compile, on one set of types
 	}
 	return maxExported, maxFiles
 }
