@@ -29,6 +29,9 @@ type Bundle struct {
 	ServiceEntries  []*ServiceEntry
 	WorkloadEntries []*WorkloadEntry
 	Policies        []*Policy
+	MeshPolicies    []*MeshPolicy
+
+	PeerAuthentications []*PeerAuthentication
 	// Invalid are objects that did not validate. A source replaces each by its
 	// last accepted version if it has one; what is left counts by its
 	// fail-closed effect.
@@ -68,6 +71,13 @@ type Policy struct {
 	Mode model.Mode
 }
 
+// MeshPolicy is authentication.istio.io/v1alpha1 MeshPolicy: what a Policy
+// says, for the whole mesh. The only valid name is "default".
+type MeshPolicy struct {
+	metav1.ObjectMeta
+	Mode model.Mode
+}
+
 // PolicyTarget names a service and, optionally, some of its ports.
 type PolicyTarget struct {
 	Name  string
@@ -86,6 +96,8 @@ type Invalid struct {
 	// Targets are the readable services of a Policy; empty means that its
 	// scope could not be read, so all of its namespace.
 	Targets []PolicyTarget
+	// Peer is what could be read of a PeerAuthentication, each mode STRICT.
+	Peer *PeerAuthentication
 }
 
 // Position is a place in a file, as editors count: Line from 1.
@@ -104,7 +116,9 @@ func (b *Bundle) objects() iter.Seq2[model.Key, any] {
 			each("EndpointSlice", b.EndpointSlices, yield) &&
 			each("ServiceEntry", b.ServiceEntries, yield) &&
 			each("WorkloadEntry", b.WorkloadEntries, yield) &&
-			each("Policy", b.Policies, yield)
+			each("Policy", b.Policies, yield) &&
+			each("MeshPolicy", b.MeshPolicies, yield) &&
+			each("PeerAuthentication", b.PeerAuthentications, yield)
 	}
 }
 
@@ -121,7 +135,8 @@ func each[T metav1.Object](kind string, list []T, yield func(model.Key, any) boo
 func (b *Bundle) add(object any) {
 	_ = put(object, &b.Namespaces) || put(object, &b.ServiceAccounts) || put(object, &b.Services) ||
 		put(object, &b.Pods) || put(object, &b.EndpointSlices) || put(object, &b.ServiceEntries) ||
-		put(object, &b.WorkloadEntries) || put(object, &b.Policies)
+		put(object, &b.WorkloadEntries) || put(object, &b.Policies) ||
+		put(object, &b.MeshPolicies) || put(object, &b.PeerAuthentications)
 }
 
 func put[T any](object any, list *[]T) bool {

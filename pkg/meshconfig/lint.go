@@ -17,13 +17,17 @@ func Lint(b Bundle, in model.Inputs, s *model.Snapshot) []Problem {
 		in:       in,
 		snapshot: s,
 		remarks:  map[remark]*places{},
+		ties:     map[*model.Key]*tie{},
+		views:    map[model.ServerClass]*model.ServerView{},
 	}
 	l.indexTargets(b.Policies)
 	for _, p := range b.Policies {
 		l.policyTargets(p)
 	}
+	l.selectors(b.PeerAuthentications)
 	l.excludedSidecars(meshOf(b).Key)
 	l.modes()
+	l.podProbes(b.Pods)
 	l.conclude()
 	SortProblems(l.problems)
 	return l.problems
@@ -35,6 +39,8 @@ type linter struct {
 	snapshot *model.Snapshot
 	targets  map[objectName][]*model.Service // of the names that policies target
 	remarks  map[remark]*places
+	ties     map[*model.Key]*tie // by the list of losers, which ports share
+	views    map[model.ServerClass]*model.ServerView
 }
 
 // remark is a problem that may hold at many ports and is reported once.
@@ -55,19 +61,41 @@ type places struct {
 const namedPlaces = 3
 
 // found counts a remark at a port of a workload or, without one, an address.
+// Port 0 is all ports.
 func (l *linter) found(f remark, at string, port uint16) {
+	l.placesOf(f).add(placeName(at, port))
+}
+
+func (l *linter) placesOf(f remark) *places {
 	p := l.remarks[f]
 	if p == nil {
 		p = &places{}
 		l.remarks[f] = p
 	}
+	return p
+}
+
+func placeName(at string, port uint16) string {
+	if port == 0 {
+		return at
+	}
+	return at + ":" + strconv.Itoa(int(port))
+}
+
+func (p *places) add(name string) {
 	p.count++
-	name := at + ":" + strconv.Itoa(int(port))
 	i, _ := slices.BinarySearch(p.named, name)
 	if i < namedPlaces {
 		p.named = slices.Insert(p.named, i, name)
 		p.named = p.named[:min(len(p.named), namedPlaces)]
 	}
+}
+
+func (p *places) addAll(o *places) {
+	for _, name := range o.named {
+		p.add(name)
+	}
+	p.count += o.count - len(o.named)
 }
 
 func (p *places) String() string {
@@ -214,4 +242,37 @@ func (l *linter) anySidecar(s *model.Service) bool {
 		}
 	}
 	return false
+}
+
+// selectors finds objects whose selector selects nobody.
+func (l *linter) selectors(peers []*PeerAuthentication) {
+	labels := map[string][]map[string]string{} // of workloads, by namespace
+	for _, p := range peers {
+		if len(p.Selector) > 0 {
+			labels[p.Namespace] = nil
+		}
+	}
+	if len(labels) == 0 {
+		return
+	}
+	for i := range l.in.Workloads {
+		w := &l.in.Workloads[i]
+		if list, wanted := labels[w.ID.Namespace]; wanted {
+			labels[w.ID.Namespace] = append(list, w.Labels)
+		}
+	}
+	for _, p := range peers {
+		if len(p.Selector) > 0 && !slices.ContainsFunc(labels[p.Namespace], func(of map[string]string) bool { return hasLabels(of, p.Selector) }) {
+			l.warn(codeNoMatch, peerKey(p), "spec.selector.matchLabels",
+				"no workload in namespace %s has the labels %s, so this object has no effect", p.Namespace, labelText(p.Selector))
+		}
+	}
+}
+
+func labelText(labels map[string]string) string {
+	list := make([]string, 0, len(labels))
+	for _, key := range sortedKeys(labels) {
+		list = append(list, key+"="+labels[key])
+	}
+	return strings.Join(list, ", ")
 }

@@ -1,6 +1,7 @@
 package meshconfig
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -27,7 +28,8 @@ type finding struct {
 type check struct {
 	faults   []strict.Fault // of decoding
 	findings []finding
-	targets  []PolicyTarget // readable scope of an invalid Policy
+	targets  []PolicyTarget      // readable scope of an invalid Policy
+	peer     *PeerAuthentication // and of an invalid PeerAuthentication
 }
 
 func (c *check) errorf(path, format string, args ...any) {
@@ -53,7 +55,7 @@ func within(path, at string) bool {
 
 // metadata checks the name and fills the namespace.
 func (c *check) metadata(kind string, meta *metav1.ObjectMeta) {
-	if kind == "Namespace" {
+	if kind == "Namespace" || kind == "MeshPolicy" {
 		meta.Namespace = ""
 	} else if meta.Namespace == "" {
 		meta.Namespace = "default"
@@ -367,4 +369,4 @@ func isHost(s string) bool {
 	return true
 }
 
-func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
+func sortedKeys[K cmp.Ordered, V any](m map[K]V) []K { return slices.Sorted(maps.Keys(m)) }

@@ -53,7 +53,7 @@ func servedProtocol(pairs []boundPort) Protocol {
 func (h *hosted) inboundPort(container uint16, d Decision) InboundPort {
 	p := InboundPort{Port: container, Decision: d}
 	for _, probe := range probesOf(h.probes, container) {
-		if probe.HasPath() {
+		if probe.Path != "" {
 			p.Probes = append(p.Probes, probe)
 		}
 	}
@@ -103,8 +103,8 @@ func (v *ServerView) digest() Fingerprint {
 		p.Decision.digest(&d)
 		d.num(uint64(len(p.Probes)))
 		for _, probe := range p.Probes {
-			d.num(uint64(probe.Kind))
 			d.str(probe.Path)
+			d.flag(probe.GRPC)
 		}
 		d.num(uint64(len(p.From)))
 		for _, key := range p.From {

@@ -6,30 +6,19 @@ import (
 	"strings"
 )
 
-// ProbeKind is what the kubelet sends to find out whether a container is well.
-// Probes that send nothing (exec, tcpSocket) shape no configuration.
-type ProbeKind uint8
-
-// The kinds of probes.
-const (
-	ProbeHTTP  ProbeKind = iota // GET Path
-	ProbeHTTPS                  // the same within TLS, which hides the path
-	ProbeGRPC                   // the standard health check
-)
-
-// Probe is a declared health check of a workload, which arrives without a
-// mesh certificate.
+// Probe is a declared health check of a workload. It arrives without a mesh
+// certificate. Probes that send nothing (exec, tcpSocket) shape no
+// configuration.
 type Probe struct {
 	Port uint16
-	Kind ProbeKind
-	Path string // ProbeHTTP: as NormalizePath has it, without query
+	// Path is as NormalizePath has it, without query; empty if what the probe
+	// asks for cannot be told from other bytes, as within TLS.
+	Path string
+	GRPC bool // POST over HTTP/2; otherwise GET
 }
 
-// HasPath says whether what it asks for can be told from other requests.
-func (p Probe) HasPath() bool { return p.Kind != ProbeHTTPS }
-
 func compareProbes(a, b Probe) int {
-	return cmp.Or(int(a.Port)-int(b.Port), int(a.Kind)-int(b.Kind), strings.Compare(a.Path, b.Path))
+	return cmp.Or(int(a.Port)-int(b.Port), strings.Compare(a.Path, b.Path), compareBool(a.GRPC, b.GRPC))
 }
 
 // sortedProbes is a sorted copy without duplicates.

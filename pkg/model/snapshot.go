@@ -141,7 +141,7 @@ func (h *hosted) shapeBy(labelKeys []string) string {
 		shape.WriteByte(' ')
 	}
 	for _, p := range h.probes {
-		shape.WriteString("probe=" + strconv.Itoa(int(p.Port)) + "/" + strconv.Itoa(int(p.Kind)) + strconv.Quote(p.Path) + " ")
+		shape.WriteString("probe=" + strconv.Itoa(int(p.Port)) + strconv.Quote(p.Path) + strconv.FormatBool(p.GRPC) + " ")
 	}
 	for _, key := range labelKeys {
 		if value, ok := h.Labels[key]; ok {

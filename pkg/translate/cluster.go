@@ -215,7 +215,7 @@ func inboundClusters(v *model.ServerView) []*Resource {
 // probesBeside says whether a gRPC probe needs a cluster of its own, as the
 // port's speaks no HTTP/2.
 func probesBeside(p *model.InboundPort) bool {
-	return !p.Protocol.IsHTTP2() && slices.ContainsFunc(p.Probes, func(probe model.Probe) bool { return probe.Kind == model.ProbeGRPC })
+	return !p.Protocol.IsHTTP2() && slices.ContainsFunc(p.Probes, func(probe model.Probe) bool { return probe.GRPC })
 }
 
 const (

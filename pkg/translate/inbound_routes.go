@@ -89,7 +89,7 @@ func overwrite(header, value string) *corev3.HeaderValueOption {
 func (b *builder) probeRoutes(p *model.InboundPort) []*routev3.Route {
 	routes := make([]*routev3.Route, len(p.Probes))
 	for i, probe := range p.Probes {
-		if probe.Kind != model.ProbeGRPC {
+		if !probe.GRPC {
 			routes[i] = b.forward(inboundName(p.Port, ""))
 			routes[i].Match = exactly("GET", probe.Path)
 			continue
@@ -99,7 +99,7 @@ func (b *builder) probeRoutes(p *model.InboundPort) []*routev3.Route {
 			cluster = inboundName(p.Port, grpcProbeUse)
 		}
 		routes[i] = b.forward(cluster)
-		routes[i].Match = exactly("POST", "/grpc.health.v1.Health/Check")
+		routes[i].Match = exactly("POST", probe.Path)
 		routes[i].Match.Grpc = &routev3.RouteMatch_GrpcRouteMatchOptions{}
 	}
 	return routes
