@@ -4,6 +4,7 @@
 package simulate
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 
@@ -40,6 +41,9 @@ type Call struct {
 	Address  string // original destination; what the host resolves to
 	Port     uint16
 	Protocol Protocol
+	Method   string // of HTTP; empty: GET, or POST for gRPC
+	Path     string // of HTTP, with its query; empty: /
+	Body     bool   // of HTTP: the request says that it has one
 }
 
 // Sent is what crosses the network to the endpoint.
@@ -62,6 +66,7 @@ type Outcome struct {
 	Listener string // the client's; empty without a sidecar
 	Cluster  string
 	Chain    string // the server's; empty without a sidecar
+	Path     string // of HTTP: as the application gets it; empty: it gets nothing
 	Why      string // what ended the call; empty if it worked
 }
 
@@ -138,8 +143,20 @@ func (c Call) worked(o Outcome) Outcome {
 	o.Result = "works"
 	if c.http() {
 		o.Result = "200"
+		if o.Path == "" {
+			o.Path = c.path()
+		}
 	}
 	return o
+}
+
+func (c Call) path() string { return cmp.Or(c.Path, "/") }
+
+func (c Call) method() string {
+	if c.Protocol == GRPC {
+		return cmp.Or(c.Method, "POST")
+	}
+	return cmp.Or(c.Method, "GET")
 }
 
 // failed is a call that ended without an answer of HTTP: a sidecar that
