@@ -170,3 +170,29 @@ func TestMeshPolicy(t *testing.T) {
 	equal(t, in.Policies, []model.ServerPolicy{{Key: model.Key{Kind: "MeshPolicy", Name: "default"},
 		Rules: []model.PolicyRule{{Rank: model.RankMesh, Mode: model.Permissive}}}})
 }
+
+// TestAcceptPeers: an invalid edit of a MeshPolicy or PeerAuthentication keeps
+// the accepted version, whatever the API version; nothing stands in for it.
+func TestAcceptPeers(t *testing.T) {
+	const mesh, good = "mesh.yaml", "spec: {selector: {matchLabels: {app: cart}}, mtls: {mode: PERMISSIVE}}\n---\n"
+	v1beta1 := strings.Replace(peerHead, "/v1", "/v1beta1", 1)
+	last, problems := merge(Bundle{}, mesh, "", "p", peerHead+good+meshPolicyHead+"spec: {}\n")
+	if len(problems) > 0 {
+		t.Fatal(texts(problems))
+	}
+	next, problems := merge(last, mesh, "", "p", v1beta1+"spec: {mtls: {mode: x}}\n---\n"+meshPolicyHead+"spec: {targets: [{name: a}]}\n")
+	equal(t, texts(problems), `error INVALID PeerAuthentication shop/p [] spec.mtls.mode: unknown mTLS mode "x", want one of UNSET, DISABLE, PERMISSIVE, STRICT; the last accepted version stays in force
+error INVALID MeshPolicy default [] spec.targets: cluster-scoped authentication policy must not have targets; the last accepted version stays in force`)
+	equal(t, inForce(next), "MeshPolicy default@p:6 PeerAuthentication shop/p@p:1 mesh=false@mesh.yaml:1")
+	was, _ := Inputs(last, "cluster.local")
+	is, problems := Inputs(next, "cluster.local")
+	equal(t, is.Policies, was.Policies)
+	equal(t, texts(problems), "")
+
+	next, _ = merge(next, mesh, "", "p", v1beta1+good+meshPolicyHead+"spec: {peers: [{mtls: {}}]}\n")
+	if next.MeshPolicies[0].Mode != model.Strict || len(next.PeerAuthentications) != 1 {
+		t.Error("a valid edit is not in force")
+	}
+	_, problems = Decode(strings.NewReader(peerHead+good+v1beta1+good), "p")
+	equal(t, texts(problems), "error DUPLICATE PeerAuthentication shop/p [] is given twice, at p:1 and at p:6; remove one")
+}
