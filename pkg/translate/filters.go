@@ -49,6 +49,10 @@ func (b *builder) httpFilters(use httpUse) []*listenerv3.Filter {
 	if use.exactPath {
 		hcm.MergeSlashes = true
 		hcm.PathWithEscapedSlashesAction = hcmv3.HttpConnectionManager_REJECT_REQUEST
+		hcm.HttpFilters = append([]*hcmv3.HttpFilter{{
+			Name: bufferFilter, Disabled: true, // except by route
+			ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: b.marshal(maxBody(1))},
+		}}, hcm.HttpFilters...)
 	}
 	if use.proxy {
 		hcm.UpgradeConfigs = append(hcm.UpgradeConfigs, &hcmv3.HttpConnectionManager_UpgradeConfig{UpgradeType: "CONNECT"})

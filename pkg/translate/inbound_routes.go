@@ -5,8 +5,10 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	bufferv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/buffer/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"github.com/meshpilot/pilot/pkg/model"
+	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
@@ -19,7 +21,7 @@ func inboundRoutes(v *model.ServerView) []*Resource {
 		if p.Protocol.IsHTTP() {
 			var b builder
 			out = append(out, b.inboundRoute(inboundName(p.Port, ""), p.From, b.forward(inboundName(p.Port, ""))))
-			if name := plainRoute(p); name != inboundName(p.Port, "") {
+			if name := plainRoute(p); name != inboundName(p.Port, "") && !p.Decision.Mode.RefusesPlaintext() {
 				var plain builder
 				routes := append(plain.probeRoutes(p), plain.forward(inboundName(p.Port, "")))
 				out = append(out, plain.inboundRoute(name, p.From, routes...))
@@ -31,7 +33,7 @@ func inboundRoutes(v *model.ServerView) []*Resource {
 			if p.Decision.Source != (model.Key{}) && !slices.Contains(from, p.Decision.Source) {
 				from = append(slices.Clone(from), p.Decision.Source)
 			}
-			routes := append(admitOnly(refusal.probeRoutes(p)), refuse(p, v.Mesh.RefusalReset))
+			routes := append(refusal.admitOnly(refusal.probeRoutes(p)), refuse(p, v.Mesh.RefusalReset))
 			out = append(out, refusal.inboundRoute(refuseRoute(p.Port), from, routes...))
 		}
 	}
@@ -107,16 +109,29 @@ func (b *builder) probeRoutes(p *model.InboundPort) []*routev3.Route {
 
 // admitOnly closes what could carry another request past the match of method
 // and path: a body of a GET, an upgrade, and the headers by which frameworks
-// replace method or path.
-func admitOnly(routes []*routev3.Route) []*routev3.Route {
+// replace method or path. A body of unknown length has no header to match, but
+// is at most one byte; only what HTTP/2 sends at once gets past that, framed
+// anew as the probe's own.
+func (b *builder) admitOnly(routes []*routev3.Route) []*routev3.Route {
 	for _, route := range routes {
 		if route.Match.Grpc == nil {
-			route.Match.Headers = append(route.Match.Headers, without("content-length"), without("transfer-encoding"))
 			route.GetRoute().UpgradeConfigs = []*routev3.RouteAction_UpgradeConfig{{UpgradeType: "websocket", Enabled: wrapperspb.Bool(false)}}
+			route.Match.Headers = append(route.Match.Headers, &routev3.HeaderMatcher{
+				Name: "content-length", InvertMatch: true, HeaderMatchSpecifier: &routev3.HeaderMatcher_PresentMatch{PresentMatch: true},
+			})
+			route.TypedPerFilterConfig = map[string]*anypb.Any{bufferFilter: b.marshal(&bufferv3.BufferPerRoute{
+				Override: &bufferv3.BufferPerRoute_Buffer{Buffer: maxBody(1)},
+			})}
 		}
 		route.RequestHeadersToRemove = []string{"x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url"}
 	}
 	return routes
+}
+
+const bufferFilter = "envoy.filters.http.buffer"
+
+func maxBody(bytes uint32) *bufferv3.Buffer {
+	return &bufferv3.Buffer{MaxRequestBytes: wrapperspb.UInt32(bytes)}
 }
 
 func exactly(verb, path string) *routev3.RouteMatch {
@@ -126,8 +141,4 @@ func exactly(verb, path string) *routev3.RouteMatch {
 			StringMatch: &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: verb}},
 		}}},
 	}
-}
-
-func without(header string) *routev3.HeaderMatcher {
-	return &routev3.HeaderMatcher{Name: header, InvertMatch: true, HeaderMatchSpecifier: &routev3.HeaderMatcher_PresentMatch{PresentMatch: true}}
 }

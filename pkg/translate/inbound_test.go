@@ -141,7 +141,7 @@ func TestProbeRoutes(t *testing.T) {
 			}
 			want := "inbound|80|plain| inbound|9000|plain| "
 			if mode.RefusesPlaintext() {
-				want = "inbound|443|refuse| inbound|80|plain| inbound|80|refuse| inbound|9000|plain| inbound|9000|refuse| "
+				want = "inbound|443|refuse| inbound|80|refuse| inbound|9000|refuse| "
 			}
 			if got != want {
 				t.Errorf("%s: routes %s, want %s", mode, got, want)
@@ -158,27 +158,26 @@ func TestProbeRoutes(t *testing.T) {
 // A probe's route in a refusal must carry nothing but the probe; where
 // plaintext is served it changes nothing.
 func TestProbeRoutesAdmitOnlyTheProbe(t *testing.T) {
-	h := Inbound(probedView(model.Strict, model.CaptureRedirect), nil)
-	routes := func(name string) []*routev3.Route {
+	routes := func(mode model.Mode, name string) []*routev3.Route {
 		config := &routev3.RouteConfiguration{}
-		if err := proto.Unmarshal(h.Routes.Find(name).Body.Value, config); err != nil {
+		if err := proto.Unmarshal(Inbound(probedView(mode, model.CaptureRedirect), nil).Routes.Find(name).Body.Value, config); err != nil {
 			t.Fatal(err)
 		}
 		return config.VirtualHosts[0].Routes
 	}
-	refusal := routes("inbound|80|refuse|")
+	refusal := routes(model.Strict, "inbound|80|refuse|")
 	if len(refusal) != 3 || refusal[2].GetDirectResponse().GetStatus() != 403 {
 		t.Fatalf("got %v", refusal)
 	}
 	get := refusal[1]
-	if get.Match.GetPath() != "/healthz" || len(get.Match.Headers) != 3 || get.GetRoute().UpgradeConfigs[0].Enabled.GetValue() || len(get.RequestHeadersToRemove) == 0 {
+	if get.Match.GetPath() != "/healthz" || len(get.Match.Headers) != 2 || len(get.TypedPerFilterConfig) != 1 || get.GetRoute().UpgradeConfigs[0].Enabled.GetValue() || len(get.RequestHeadersToRemove) == 0 {
 		t.Errorf("the probe's route admits more: %v", get)
 	}
 	if refusal[0].GetRoute().GetCluster() != "inbound|80|grpc-probe|" || refusal[0].Match.Grpc == nil {
 		t.Errorf("gRPC: %v", refusal[0])
 	}
-	plain := routes("inbound|80|plain|")[1]
-	if plain.Match.GetPath() != "/healthz" || len(plain.Match.Headers) != 1 || len(plain.GetRoute().UpgradeConfigs) > 0 || len(plain.RequestHeadersToRemove) > 0 {
+	plain := routes(model.Permissive, "inbound|80|plain|")[1]
+	if plain.Match.GetPath() != "/healthz" || len(plain.TypedPerFilterConfig) > 0 || len(plain.GetRoute().UpgradeConfigs) > 0 || len(plain.RequestHeadersToRemove) > 0 {
 		t.Errorf("the probe's route restricts plaintext that is served: %v", plain)
 	}
 }

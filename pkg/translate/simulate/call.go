@@ -43,7 +43,7 @@ type Call struct {
 	Protocol Protocol
 	Method   string // of HTTP; empty: GET, or POST for gRPC
 	Path     string // of HTTP, with its query; empty: /
-	Body     bool   // of HTTP: the request says that it has one
+	Body     bool   // of HTTP: the request has one, of a stated length
 }
 
 // Sent is what crosses the network to the endpoint.

@@ -38,7 +38,7 @@ func inboundRoute(config *routev3.RouteConfiguration, c Call, path string) *rout
 }
 
 // hasHeader says whether the call satisfies a match of the kinds that are
-// generated: the method, and the absence of what says that there is a body.
+// generated: the method, and the absence of a length.
 func (c Call) hasHeader(h *routev3.HeaderMatcher) bool {
 	if h.Name == ":method" {
 		return h.GetStringMatch().GetExact() == c.method()
