@@ -126,7 +126,8 @@ func appAddress(a netip.Addr) netip.Addr {
 	return netip.AddrFrom4(b)
 }
 
-// containerPorts are those that services lead to, and those that Pods declare.
+// containerPorts are those that services lead to, those that probes ask, and
+// those that Pods declare.
 func containerPorts(b meshconfig.Bundle, in model.Inputs) map[model.WorkloadID][]port {
 	found := map[model.WorkloadID][]port{}
 	add := func(id model.WorkloadID, p port) {
@@ -139,6 +140,15 @@ func containerPorts(b meshconfig.Bundle, in model.Inputs) map[model.WorkloadID][
 			for _, e := range sp.Endpoints {
 				add(e.Workload, port{e.Port, sp.Protocol})
 			}
+		}
+	}
+	for i := range in.Workloads {
+		for _, probe := range in.Workloads[i].Probes {
+			protocol := model.HTTP
+			if probe.Path == "" {
+				protocol = model.HTTPS
+			}
+			add(in.Workloads[i].ID, port{probe.Port, protocol})
 		}
 	}
 	for _, pod := range b.Pods {

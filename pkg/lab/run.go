@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"net"
 	"slices"
 	"time"
 
@@ -221,4 +222,14 @@ func (l *Lab) Admin(ctx context.Context, id model.WorkloadID, path string) (stri
 		return "", fmt.Errorf("%s has no sidecar here", id)
 	}
 	return c.admin.Get(ctx, path)
+}
+
+// Dial opens a TCP connection to an IP:port as an application would, the one
+// of a workload here.
+func (l *Lab) Dial(ctx context.Context, from model.WorkloadID, address string) (net.Conn, error) {
+	c := l.cell(from)
+	if c == nil {
+		return nil, fmt.Errorf("%s does not run here", from)
+	}
+	return c.dial(ctx, address)
 }

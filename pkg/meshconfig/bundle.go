@@ -20,16 +20,19 @@ import (
 
 // Bundle is all objects of a source, decoded and valid, in any order.
 type Bundle struct {
-	Mesh             *MeshConfig // nil: absent, built-in defaults apply
-	Namespaces       []*corev1.Namespace
-	ServiceAccounts  []*corev1.ServiceAccount
-	Services         []*corev1.Service
-	Pods             []*corev1.Pod
-	EndpointSlices   []*discoveryv1.EndpointSlice
-	ServiceEntries   []*ServiceEntry
-	WorkloadEntries  []*WorkloadEntry
-	DestinationRules []*DestinationRule
-	Policies         []*Policy
+	Mesh            *MeshConfig // nil: absent, built-in defaults apply
+	Namespaces      []*corev1.Namespace
+	ServiceAccounts []*corev1.ServiceAccount
+	Services        []*corev1.Service
+	Pods            []*corev1.Pod
+	EndpointSlices  []*discoveryv1.EndpointSlice
+	ServiceEntries  []*ServiceEntry
+	WorkloadEntries []*WorkloadEntry
+	Policies        []*Policy
+	MeshPolicies    []*MeshPolicy
+
+	DestinationRules    []*DestinationRule
+	PeerAuthentications []*PeerAuthentication
 	// Invalid are objects that did not validate. A source replaces each by its
 	// last accepted version if it has one; what is left counts by its
 	// fail-closed effect.
@@ -69,6 +72,13 @@ type Policy struct {
 	Mode model.Mode
 }
 
+// MeshPolicy is authentication.istio.io/v1alpha1 MeshPolicy: what a Policy
+// says, for the whole mesh. The only valid name is "default".
+type MeshPolicy struct {
+	metav1.ObjectMeta
+	Mode model.Mode
+}
+
 // PolicyTarget names a service and, optionally, some of its ports.
 type PolicyTarget struct {
 	Name  string
@@ -90,6 +100,8 @@ type Invalid struct {
 	// Rule is the readable host and exportTo of a DestinationRule with a tls
 	// block; nil: it has none, or names no host.
 	Rule *DestinationRule
+	// Peer is what could be read of a PeerAuthentication, each mode STRICT.
+	Peer *PeerAuthentication
 }
 
 // Position is a place in a file, as editors count: Line from 1.
@@ -109,7 +121,9 @@ func (b *Bundle) objects() iter.Seq2[model.Key, any] {
 			each("ServiceEntry", b.ServiceEntries, yield) &&
 			each("WorkloadEntry", b.WorkloadEntries, yield) &&
 			each("DestinationRule", b.DestinationRules, yield) &&
-			each("Policy", b.Policies, yield)
+			each("Policy", b.Policies, yield) &&
+			each("MeshPolicy", b.MeshPolicies, yield) &&
+			each("PeerAuthentication", b.PeerAuthentications, yield)
 	}
 }
 
@@ -126,7 +140,8 @@ func each[T metav1.Object](kind string, list []T, yield func(model.Key, any) boo
 func (b *Bundle) add(object any) {
 	_ = put(object, &b.Namespaces) || put(object, &b.ServiceAccounts) || put(object, &b.Services) ||
 		put(object, &b.Pods) || put(object, &b.EndpointSlices) || put(object, &b.ServiceEntries) ||
-		put(object, &b.WorkloadEntries) || put(object, &b.DestinationRules) || put(object, &b.Policies)
+		put(object, &b.WorkloadEntries) || put(object, &b.DestinationRules) || put(object, &b.Policies) ||
+		put(object, &b.MeshPolicies) || put(object, &b.PeerAuthentications)
 }
 
 func put[T any](object any, list *[]T) bool {

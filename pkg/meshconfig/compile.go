@@ -29,6 +29,11 @@ const (
 	codeShortHost     = "SHORT_HOST"          // a rule's host was probably meant to be completed
 	codeHiddenTLS     = "HIDDEN_TLS"          // a rule without tls goes before one with tls
 	codeConflict      = "CONFLICT"            // clients send what an endpoint refuses
+	codeRootSelector  = "ROOT_SELECTOR"       // a selector in the root namespace selects there only
+	codeProbeFails    = "PROBE_FAILS"         // a health probe that the port's mode refuses
+	codeProbeBlind    = "PROBE_BLIND"         // a health probe that a dead application passes
+	codeProbePort     = "PROBE_PORT"          // a health probe of a port that does not exist
+	codeHookFails     = "HOOK_FAILS"          // a lifecycle hook that the port's mode refuses
 	codeExcluded      = "EXCLUDED_SIDECAR"    // an exclusion switches off mTLS that would work
 )
 
@@ -145,7 +150,7 @@ func hasLabels(labels, selector map[string]string) bool {
 }
 
 func (c *compiler) addPolicies() {
-	c.in.Policies = make([]model.ServerPolicy, 0, len(c.b.Policies))
+	c.in.Policies = make([]model.ServerPolicy, 0, len(c.b.Policies)+len(c.b.MeshPolicies)+len(c.b.PeerAuthentications))
 	for _, p := range c.b.Policies {
 		c.in.Policies = append(c.in.Policies, model.ServerPolicy{
 			Key:     policyKey(p),
@@ -153,11 +158,21 @@ func (c *compiler) addPolicies() {
 			Rules:   policyRules(p.Targets, p.Mode),
 		})
 	}
-	for _, invalid := range c.b.Invalid {
-		if invalid.On.Kind == "Policy" {
-			c.standIn(invalid)
-		}
+	for _, p := range c.b.MeshPolicies {
+		c.in.Policies = append(c.in.Policies, model.ServerPolicy{
+			Key:     model.Key{Kind: "MeshPolicy", Name: p.Name},
+			Created: created(&p.ObjectMeta),
+			Rules:   meshRules(p.Mode),
+		})
 	}
+	c.addPeers()
+	for _, invalid := range c.b.Invalid {
+		c.standIn(invalid)
+	}
+}
+
+func meshRules(mode model.Mode) []model.PolicyRule {
+	return []model.PolicyRule{{Rank: model.RankMesh, Mode: mode}}
 }
 
 func policyKey(p *Policy) model.Key {
@@ -187,13 +202,27 @@ func policyRules(targets []PolicyTarget, mode model.Mode) []model.PolicyRule {
 // standIn is the fail-closed effect of a policy that was never accepted: a
 // mistake must not open what its author meant to close.
 func (c *compiler) standIn(invalid Invalid) {
-	c.in.Policies = append(c.in.Policies, model.ServerPolicy{
-		Key: invalid.On, StandIn: true, Rules: policyRules(invalid.Targets, model.Strict),
-	})
 	scope := "all of namespace " + invalid.On.Namespace
-	if len(invalid.Targets) > 0 {
-		scope = "what it targets"
+	var rules []model.PolicyRule
+	switch {
+	case invalid.On.Kind == "MeshPolicy":
+		rules, scope = meshRules(model.Strict), "the whole mesh"
+	case invalid.On.Kind == "Policy":
+		rules = policyRules(invalid.Targets, model.Strict)
+		if len(invalid.Targets) > 0 {
+			scope = "what it targets"
+		}
+	case invalid.On.Kind == "PeerAuthentication" && invalid.Peer != nil:
+		rules = c.peerRules(invalid.Peer, invalid.On.Namespace)
+		if len(invalid.Peer.Selector) > 0 {
+			scope = "what it selects"
+		} else if rules[0].Rank == model.RankMesh {
+			scope = "the whole mesh"
+		}
+	default:
+		return
 	}
+	c.in.Policies = append(c.in.Policies, model.ServerPolicy{Key: invalid.On, StandIn: true, Rules: rules})
 	c.add(codeFailClosed, Error, invalid.On, "",
 		"the object is invalid and no valid version of it is known: until it is corrected or deleted, mode STRICT applies to %s where no valid object of the same rank says otherwise", scope)
 }

@@ -134,8 +134,8 @@ func (l *linter) hiddenTLS(client string, svc *model.OutboundService) {
 	}
 	for _, rules := range pools[1:] {
 		if i := slices.IndexFunc(rules, (*model.DestinationRule).HasTLS); i >= 0 {
-			l.foundAt(remark{codeHiddenTLS, pools[0][0].Key, "spec.trafficPolicy", "has no tls and hides that of " + rules[i].Key.String() + " for ",
-				": add tls to it"}, svc.Host)
+			l.placesOf(remark{codeHiddenTLS, pools[0][0].Key, "spec.trafficPolicy", "has no tls and hides that of " + rules[i].Key.String() + " for ",
+				": add tls to it"}).add(svc.Host)
 			return
 		}
 	}

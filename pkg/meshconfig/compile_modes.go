@@ -71,11 +71,7 @@ func (l *linter) modes() {
 		p := &served[i]
 		d := l.snapshot.Decision(p.workload, p.container)
 		sidecar := l.snapshot.HasSidecar(p.workload)
-		l.ties(p, d)
-		if !sidecar && d.Mode != model.Disable && d.Rank <= model.RankAnnotation {
-			l.found(remark{codeNoSidecar, d.Source, "", "asks for TLS on workloads without a sidecar: ",
-				"; nothing enforces it there, clients without mTLS are served"}, p.workload.String(), p.container)
-		}
+		l.decided(p.workload, p.container, d, d.Rank != model.RankMesh)
 		l.pair(p, p.first, d, sidecar)
 		if len(p.more) > 0 {
 			for _, pair := range p.more {
@@ -87,19 +83,75 @@ func (l *linter) modes() {
 			}
 		}
 	}
+	l.unserved()
+	for _, t := range l.ties {
+		for _, loser := range t.decision.Losers {
+			reason := " has the same rank and is older or first by name"
+			if p := policies[loser]; p != nil && p.StandIn && !t.decision.StandIn {
+				reason = " has the same rank and is valid"
+			}
+			l.placesOf(remark{codeTie, loser, "", "has no effect on ", ": " + t.decision.By() + reason}).addAll(&t.at)
+		}
+	}
+}
+
+// tie is a decision with losers, and where it holds.
+type tie struct {
+	decision model.Decision
+	at       places
+}
+
+// decided remarks on a decision itself. asks says whether it asks for TLS of
+// this workload in particular, and not of whoever is in the mesh.
+func (l *linter) decided(id model.WorkloadID, container uint16, d model.Decision, asks bool) {
+	if len(d.Losers) > 0 {
+		t := l.ties[&d.Losers[0]]
+		if t == nil {
+			t = &tie{decision: d}
+			l.ties[&d.Losers[0]] = t
+		}
+		t.at.add(placeName(id.String(), container))
+	}
+	if asks && d.Mode != model.Disable && d.Rank <= model.RankAnnotation && !l.snapshot.HasSidecar(id) {
+		l.found(remark{codeNoSidecar, d.Source, "", "asks for TLS on workloads without a sidecar: ",
+			"; nothing enforces it there, clients without mTLS are served"}, id.String(), container)
+	}
+}
+
+// unserved looks at what no service names: ports of port-level policies and,
+// of workloads without any port, all.
+func (l *linter) unserved() {
+	if len(l.in.Policies) == 0 {
+		return
+	}
+	for i := range l.in.Workloads {
+		id := l.in.Workloads[i].ID
+		v := l.serverView(id)
+		for _, p := range v.Ports {
+			if p.Host == "" {
+				l.decided(id, p.Port, p.Decision, true)
+			}
+		}
+		if len(v.Ports) == 0 {
+			l.decided(id, 0, v.Other, v.Other.Rank == model.RankWorkload)
+		}
+	}
+}
+
+// serverView is what the sidecar of a workload has, or would have.
+func (l *linter) serverView(id model.WorkloadID) *model.ServerView {
+	proxy, _ := l.snapshot.ProxyOf(id)
+	_, class, _ := l.snapshot.ClassOf(proxy)
+	if l.views[class] == nil {
+		l.views[class] = l.snapshot.ServerView(class)
+	}
+	return l.views[class]
 }
 
 func (l *linter) pair(p *servedPort, pair boundPort, d model.Decision, sidecar bool) {
 	l.shadowed(p, pair, d)
 	if sidecar && d.Mode != model.Disable {
 		l.serverFirst(pair, d)
-	}
-}
-
-func (l *linter) ties(p *servedPort, d model.Decision) {
-	for _, loser := range d.Losers {
-		l.found(remark{codeTie, loser, "", "has no effect on ",
-			": " + d.By() + " has the same rank and is older or first by name"}, p.workload.String(), p.container)
 	}
 }
 

@@ -88,58 +88,6 @@ func policy(name, spec string) string {
 	return "{apiVersion: authentication.istio.io/v1alpha1, kind: Policy, metadata: {name: " + name + ", namespace: shop}, spec: " + spec + "}"
 }
 
-func TestWorkedExamples(t *testing.T) {
-	const meshMTLS = "{apiVersion: v1, kind: ConfigMap, metadata: {name: istio, namespace: istio-system}, data: {mesh: \"authPolicy: MUTUAL_TLS\"}}"
-	annotated := strings.Replace(workedMesh, "{name: stock, namespace: shop}",
-		"{name: stock, namespace: shop, annotations: {auth.istio.io/81: MUTUAL_TLS}}", 1)
-	tests := []struct {
-		name     string
-		mesh     string
-		objects  []string
-		want     map[string]string // workload:container port → mode rank
-		problems string            // codes
-	}{
-		{"1 nothing", workedMesh, nil, map[string]string{"cart-1:9000": "DISABLE 6"}, ""},
-		{"2 named port, looked up per pod", workedMesh,
-			[]string{policy("p1", "{targets: [{name: cart, ports: [{number: 7000}]}], peers: [{mtls: {}}]}")},
-			map[string]string{"cart-1:9000": "STRICT 1", "cart-2:9005": "STRICT 1", "cart-1:7701": "DISABLE 6"}, ""},
-		{"3 a container port is no service port", workedMesh,
-			[]string{policy("p1", "{targets: [{name: cart, ports: [{number: 9000}]}], peers: [{mtls: {}}]}")},
-			map[string]string{"cart-1:9000": "DISABLE 6"}, "NO_MATCH"},
-		{"4 names are compared whole", workedMesh,
-			[]string{policy("p1", "{targets: [{name: stock, ports: [{name: http}]}], peers: [{mtls: {}}]}")},
-			map[string]string{"stock-1:8081": "DISABLE 6"}, "NO_MATCH"},
-		{"8 annotation", annotated, nil, map[string]string{"stock-1:8081": "STRICT 5"}, ""},
-		{"8 annotation overruled", annotated, []string{policy("ns", "{}")},
-			map[string]string{"stock-1:8081": "DISABLE 3"}, "SHADOWED_ANNOTATION"},
-		{"9 allowTls", workedMesh, []string{policy("p", "{targets: [{name: stock}], peers: [{mtls: {allowTls: true}}]}")},
-			map[string]string{"stock-1:8081": "TLS_ONLY 2"}, ""},
-		{"10 authPolicy, one port open", workedMesh,
-			[]string{meshMTLS, policy("open", "{targets: [{name: cart, ports: [{number: 7001}]}]}")},
-			map[string]string{"cart-1:7701": "DISABLE 1", "cart-1:9000": "STRICT 6", "cart-1:6060": "STRICT 6"}, ""},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			in, problems := compile(t, append([]string{tt.mesh}, tt.objects...)...)
-			s := model.Build(in)
-			for at, want := range tt.want {
-				var port uint16
-				name, number, _ := strings.Cut(at, ":")
-				fmt.Sscan(number, &port)
-				d := s.Decision(model.WorkloadID{Namespace: "shop", Name: name}, port)
-				if got := fmt.Sprintf("%s %d", d.Mode, d.Rank); got != want {
-					t.Errorf("%s is %s, want %s", at, got, want)
-				}
-			}
-			var codes []string
-			for _, p := range problems {
-				codes = append(codes, p.Code)
-			}
-			equal(t, strings.Join(slices.Compact(codes), " "), tt.problems)
-		})
-	}
-}
-
 // Example 11: what is invalid closes what it names, and says so.
 func TestStandIn(t *testing.T) {
 	b := bundle(t, workedMesh)

@@ -126,6 +126,10 @@ func (d *decoder) object(n *yaml.Node, version, kind string) {
 		d.destinationRule(n)
 	case "authentication.istio.io/v1alpha1 Policy":
 		d.policy(n)
+	case "authentication.istio.io/v1alpha1 MeshPolicy":
+		d.meshPolicy(n)
+	case "security.istio.io/v1 PeerAuthentication", "security.istio.io/v1beta1 PeerAuthentication":
+		d.peerAuthentication(n)
 	default:
 		if items := strict.Get(n, "items"); strings.HasSuffix(kind, "List") && items != nil {
 			d.list(items)
@@ -156,7 +160,7 @@ func (d *decoder) list(items *yaml.Node) {
 func (d *decoder) unknownKind(n *yaml.Node, version, kind string) {
 	known := []string{
 		"Service", "Pod", "EndpointSlice", "ServiceAccount", "Namespace", "ConfigMap",
-		"ServiceEntry", "WorkloadEntry", "DestinationRule", "Policy",
+		"ServiceEntry", "WorkloadEntry", "DestinationRule", "Policy", "MeshPolicy", "PeerAuthentication",
 	}
 	text := fmt.Sprintf("kind %q of %q is not known here and is skipped", kind, version)
 	switch near := strict.Nearest(kind, known); near {
@@ -202,7 +206,7 @@ func (d *decoder) single(n *yaml.Node, kind string, into any, meta *metav1.Objec
 	key := model.Key{Kind: kind, Namespace: meta.Namespace, Name: meta.Name}
 	ok := d.finish(n, key, c)
 	if !ok {
-		d.out.Invalid = append(d.out.Invalid, Invalid{On: key, Targets: c.targets, Rule: c.rule})
+		d.out.Invalid = append(d.out.Invalid, Invalid{On: key, Targets: c.targets, Peer: c.peer, Rule: c.rule})
 	}
 	return ok && d.claim(key, n.Line)
 }

@@ -17,15 +17,19 @@ func Lint(b Bundle, in model.Inputs, s *model.Snapshot) []Problem {
 		in:       in,
 		snapshot: s,
 		remarks:  map[remark]*places{},
+		ties:     map[*model.Key]*tie{},
+		views:    map[model.ServerClass]*model.ServerView{},
 	}
 	l.indexTargets(b.Policies)
 	for _, p := range b.Policies {
 		l.policyTargets(p)
 	}
+	l.selectors(b.PeerAuthentications)
 	l.excludedSidecars(meshOf(b).Key)
 	l.modes()
 	l.destinationRules()
 	l.conflicts(meshOf(b).Key)
+	l.podProbes(b.Pods)
 	l.conclude()
 	SortProblems(l.problems)
 	return l.problems
@@ -37,6 +41,8 @@ type linter struct {
 	snapshot *model.Snapshot
 	targets  map[objectName][]*model.Service // of the names that policies target
 	remarks  map[remark]*places
+	ties     map[*model.Key]*tie // by the list of losers, which ports share
+	views    map[model.ServerClass]*model.ServerView
 }
 
 // remark is a problem that may hold at many ports and is reported once.
@@ -57,17 +63,25 @@ type places struct {
 const namedPlaces = 3
 
 // found counts a remark at a port of a workload or, without one, an address.
+// Port 0 is all ports.
 func (l *linter) found(f remark, at string, port uint16) {
-	l.foundAt(f, at+":"+strconv.Itoa(int(port)))
+	l.placesOf(f).add(placeName(at, port))
 }
 
-func (l *linter) foundAt(f remark, name string) {
+func (l *linter) placesOf(f remark) *places {
 	p := l.remarks[f]
 	if p == nil {
 		p = &places{}
 		l.remarks[f] = p
 	}
-	p.add(name)
+	return p
+}
+
+func placeName(at string, port uint16) string {
+	if port == 0 {
+		return at
+	}
+	return at + ":" + strconv.Itoa(int(port))
 }
 
 func (p *places) add(name string) {
@@ -77,6 +91,13 @@ func (p *places) add(name string) {
 		p.named = slices.Insert(p.named, i, name)
 		p.named = p.named[:min(len(p.named), namedPlaces)]
 	}
+}
+
+func (p *places) addAll(o *places) {
+	for _, name := range o.named {
+		p.add(name)
+	}
+	p.count += o.count - len(o.named)
 }
 
 func (p *places) String() string {
@@ -223,4 +244,37 @@ func (l *linter) anySidecar(s *model.Service) bool {
 		}
 	}
 	return false
+}
+
+// selectors finds objects whose selector selects nobody.
+func (l *linter) selectors(peers []*PeerAuthentication) {
+	labels := map[string][]map[string]string{} // of workloads, by namespace
+	for _, p := range peers {
+		if len(p.Selector) > 0 {
+			labels[p.Namespace] = nil
+		}
+	}
+	if len(labels) == 0 {
+		return
+	}
+	for i := range l.in.Workloads {
+		w := &l.in.Workloads[i]
+		if list, wanted := labels[w.ID.Namespace]; wanted {
+			labels[w.ID.Namespace] = append(list, w.Labels)
+		}
+	}
+	for _, p := range peers {
+		if len(p.Selector) > 0 && !slices.ContainsFunc(labels[p.Namespace], func(of map[string]string) bool { return hasLabels(of, p.Selector) }) {
+			l.warn(codeNoMatch, peerKey(p), "spec.selector.matchLabels",
+				"no workload in namespace %s has the labels %s, so this object has no effect", p.Namespace, labelText(p.Selector))
+		}
+	}
+}
+
+func labelText(labels map[string]string) string {
+	list := make([]string, 0, len(labels))
+	for _, key := range sortedKeys(labels) {
+		list = append(list, key+"="+labels[key])
+	}
+	return strings.Join(list, ", ")
 }

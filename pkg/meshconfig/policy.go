@@ -56,6 +56,27 @@ func (d *decoder) policy(n *yaml.Node) {
 	}
 }
 
+func (d *decoder) meshPolicy(n *yaml.Node) {
+	o := &istioObject[strict.Given[policySpec]]{}
+	p := &MeshPolicy{}
+	if d.single(n, "MeshPolicy", o, &o.ObjectMeta, func(c *check) {
+		if o.Name != "" && o.Name != "default" {
+			c.errorf("metadata.name", `cluster-scoped authentication policy name must be "default"`)
+		}
+		if !o.Spec.Set {
+			c.errorf("spec", "spec must be set; spec: {} switches mTLS off in the mesh")
+		}
+		if len(o.Spec.Value.Targets) > 0 {
+			c.errorf("spec.targets", "cluster-scoped authentication policy must not have targets")
+		}
+		p.Mode = c.policyMode(o.Spec.Value.Peers)
+		c.policyRefused(o.Spec.Value)
+	}) {
+		p.ObjectMeta = o.ObjectMeta
+		d.out.MeshPolicies = append(d.out.MeshPolicies, p)
+	}
+}
+
 // policyRefused finds what would weaken protection if it were ignored.
 func (c *check) policyRefused(s policySpec) {
 	const jwt = "JWT is not supported yet"

@@ -1,6 +1,7 @@
 package meshconfig
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -27,8 +28,9 @@ type finding struct {
 type check struct {
 	faults   []strict.Fault // of decoding
 	findings []finding
-	targets  []PolicyTarget   // readable scope of an invalid Policy
-	rule     *DestinationRule // readable part of an invalid one with a tls block
+	targets  []PolicyTarget      // readable scope of an invalid Policy
+	peer     *PeerAuthentication // and of an invalid PeerAuthentication
+	rule     *DestinationRule    // readable part of an invalid one with a tls block
 }
 
 func (c *check) errorf(path, format string, args ...any) {
@@ -54,7 +56,7 @@ func within(path, at string) bool {
 
 // metadata checks the name and fills the namespace.
 func (c *check) metadata(kind string, meta *metav1.ObjectMeta) {
-	if kind == "Namespace" {
+	if kind == "Namespace" || kind == "MeshPolicy" {
 		meta.Namespace = ""
 	} else if meta.Namespace == "" {
 		meta.Namespace = "default"
@@ -368,4 +370,4 @@ func isHost(s string) bool {
 	return true
 }
 
-func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
+func sortedKeys[K cmp.Ordered, V any](m map[K]V) []K { return slices.Sorted(maps.Keys(m)) }

@@ -93,6 +93,7 @@ func (c *compiler) podWorkload(pod *corev1.Pod) model.Workload {
 		Locality:       podLocality(pod.Labels),
 		Sidecar:        podSidecar(pod),
 		Created:        created(&pod.ObjectMeta),
+		Probes:         workloadProbes(pod),
 	}
 	if mode, given := pod.Annotations[captureAnnotation]; given {
 		if capture, ok := parseCapture(mode); ok {

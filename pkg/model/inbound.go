@@ -19,11 +19,12 @@ func (s *Snapshot) ServerView(c ServerClass) *ServerView {
 	v := &ServerView{Class: c, Mesh: s.inboundMesh()}
 	if c.Type == Sidecar {
 		for i, container := range h.containers {
-			p := inboundPort(container, h.pairs(container), h.modes[i])
+			p := h.inboundPort(container, h.modes[i])
 			s.limit(&p, c.Namespace)
 			v.Ports = append(v.Ports, p)
 		}
-		v.Other = s.policies.decide(&s.mesh, h.Workload, 0, nil)
+		v.ProbePorts = h.probePorts()
+		v.Other = s.decide(h, 0)
 	}
 	v.Fingerprint = v.digest()
 	return v
@@ -54,12 +55,20 @@ func servedProtocol(pairs []boundPort) Protocol {
 	return slices.MinFunc(pairs, func(a, b boundPort) int { return compareServices(a.service, b.service) }).port.Protocol
 }
 
-// inboundPort takes pairs sorted by host and service port.
-func inboundPort(container uint16, pairs []boundPort, d Decision) InboundPort {
-	p := InboundPort{
-		Port: container, Protocol: servedProtocol(pairs), Decision: d,
-		Host: pairs[0].service.Host, ServicePort: pairs[0].port.Number,
+func (h *hosted) inboundPort(container uint16, d Decision) InboundPort {
+	p := InboundPort{Port: container, Decision: d}
+	for _, probe := range probesOf(h.probes, container) {
+		if probe.Path != "" {
+			p.Probes = append(p.Probes, probe)
+		}
 	}
+	pairs := h.pairs(container) // sorted by host and service port
+	if len(pairs) == 0 {
+		p.From = []Key{d.Source}
+		return p
+	}
+	p.Protocol = servedProtocol(pairs)
+	p.Host, p.ServicePort = pairs[0].service.Host, pairs[0].port.Number
 	for _, pair := range pairs {
 		if pair.service.Host == p.Host {
 			p.ServicePort = min(p.ServicePort, pair.port.Number)
@@ -88,6 +97,18 @@ func (s *Snapshot) limit(p *InboundPort, namespace string) {
 	}
 }
 
+// probePorts are the ports that only probes name, ascending.
+func (h *hosted) probePorts() []uint16 {
+	var out []uint16
+	for _, probe := range h.probes {
+		_, named := slices.BinarySearch(h.containers, probe.Port)
+		if !named && !slices.Contains(out, probe.Port) {
+			out = append(out, probe.Port)
+		}
+	}
+	return out
+}
+
 func (v *ServerView) digest() Fingerprint {
 	var d digest
 	c, m := v.Class, v.Mesh
@@ -104,9 +125,19 @@ func (v *ServerView) digest() Fingerprint {
 		p.Decision.digest(&d)
 		d.flag(p.Pool != nil)
 		p.Pool.digest(&d)
+		d.num(uint64(len(p.Probes)))
+		for _, probe := range p.Probes {
+			d.str(probe.Path)
+			d.flag(probe.GRPC)
+		}
+		d.num(uint64(len(p.From)))
 		for _, key := range p.From {
 			d.str(key.Kind, key.Namespace, key.Name)
 		}
+	}
+	d.num(uint64(len(v.ProbePorts)))
+	for _, port := range v.ProbePorts {
+		d.num(uint64(port))
 	}
 	v.Other.digest(&d)
 	return d.done()

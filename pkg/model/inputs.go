@@ -141,6 +141,7 @@ type Workload struct {
 	Sidecar        bool // known from the object; Inputs.Connected adds to it
 	Capture        *Capture
 	Created        int64
+	Probes         []Probe // of all containers; none known without a pod
 }
 
 // Rank is the place of a statement in the order that decides a mode

@@ -133,7 +133,7 @@ func (s *Snapshot) acceptsMesh(h *hosted, container uint16) bool {
 	}
 	d, ok := h.decision(container)
 	if !ok {
-		d = s.policies.decide(&s.mesh, h.Workload, container, nil)
+		d = s.decide(h, container)
 	}
 	switch d.Mode {
 	case Disable:

@@ -6,34 +6,48 @@ import (
 )
 
 // policyIndex finds the rules that may decide a port without looking at all.
+// Every list is in the order of the tie rule.
 type policyIndex struct {
 	namespaces map[string]*namespaceRules
 	mesh       []candidate
+	// byMesh is what mesh decides, made once; nil if it is empty.
+	byMesh *Decision
 }
 
 type namespaceRules struct {
+	namespace string
 	services  map[string][]candidate // by short name, ranks 1 and 2
-	selectors []candidate            // ranks 1 and 2
+	selectors map[label][]candidate  // by one of the selector's labels, ranks 1 and 2
 	all       []candidate            // rank 3
+	byAll     *Decision
+	labelKeys []string // that some selector mentions, sorted
 }
 
-// candidate is a rule with the object that it belongs to.
+type label struct{ key, value string }
+
+// candidate is a rule with the object that it belongs to; order is the
+// object's place in the tie rule.
 type candidate struct {
 	policy *ServerPolicy
 	rule   *PolicyRule
+	order  int
 }
 
 func indexPolicies(policies []ServerPolicy) *policyIndex {
-	index := &policyIndex{namespaces: map[string]*namespaceRules{}}
+	sorted := make([]*ServerPolicy, len(policies))
 	for i := range policies {
-		policy := &policies[i]
+		sorted[i] = &policies[i]
+	}
+	slices.SortStableFunc(sorted, compareSeniority)
+	index := &policyIndex{namespaces: map[string]*namespaceRules{}}
+	for order, policy := range sorted {
 		ns := index.namespaces[policy.Key.Namespace]
 		if ns == nil {
-			ns = &namespaceRules{services: map[string][]candidate{}}
+			ns = &namespaceRules{namespace: policy.Key.Namespace, services: map[string][]candidate{}, selectors: map[label][]candidate{}}
 			index.namespaces[policy.Key.Namespace] = ns
 		}
-		for j := range policy.Rules {
-			c := candidate{policy, &policy.Rules[j]}
+		for i := range policy.Rules {
+			c := candidate{policy, &policy.Rules[i], order}
 			switch {
 			case c.rule.Rank == RankMesh:
 				index.mesh = append(index.mesh, c)
@@ -42,25 +56,74 @@ func indexPolicies(policies []ServerPolicy) *policyIndex {
 			case c.rule.Service != "":
 				ns.services[c.rule.Service] = append(ns.services[c.rule.Service], c)
 			default:
-				ns.selectors = append(ns.selectors, c)
+				ns.addSelector(c)
 			}
 		}
+	}
+	index.byMesh = pick(RankMesh, index.mesh)
+	for _, ns := range index.namespaces {
+		ns.byAll = pick(RankNamespace, ns.all)
+		slices.Sort(ns.labelKeys)
+		ns.labelKeys = slices.Compact(ns.labelKeys)
 	}
 	return index
 }
 
-// labelKeys are the label keys that some selector mentions.
-func labelKeys(policies []ServerPolicy) []string {
-	var keys []string
-	for i := range policies {
-		for _, rule := range policies[i].Rules {
-			for key := range rule.Selector {
-				keys = append(keys, key)
+// compareSeniority is the tie rule: valid before stand-in, then oldest, then
+// namespace/name, then kind.
+func compareSeniority(a, b *ServerPolicy) int {
+	return cmp.Or(compareBool(a.StandIn, b.StandIn), compareAge(a.Created, a.Key, b.Created, b.Key))
+}
+
+// addSelector files a rule under the first label of its selector: a workload
+// that it selects has that label.
+func (ns *namespaceRules) addSelector(c candidate) {
+	var first label
+	for key, value := range c.rule.Selector {
+		if first.key == "" || key < first.key {
+			first = label{key, value}
+		}
+		ns.labelKeys = append(ns.labelKeys, key)
+	}
+	ns.selectors[first] = append(ns.selectors[first], c)
+}
+
+// selected are the rules whose selector matches w, in no order.
+func (x *policyIndex) selected(w *Workload) []candidate {
+	ns := x.namespaces[w.ID.Namespace]
+	if ns == nil || len(ns.selectors) == 0 {
+		return nil
+	}
+	var out []candidate
+	match := func(candidates []candidate) {
+		for _, c := range candidates {
+			if hasLabels(w.Labels, c.rule.Selector) {
+				out = append(out, c)
 			}
 		}
 	}
-	slices.Sort(keys)
-	return slices.Compact(keys)
+	match(ns.selectors[label{}])
+	for key, value := range w.Labels {
+		match(ns.selectors[label{key, value}])
+	}
+	return out
+}
+
+func hasLabels(labels, selector map[string]string) bool {
+	for key, value := range selector {
+		if got, ok := labels[key]; !ok || got != value {
+			return false
+		}
+	}
+	return true
+}
+
+// labelKeys are the label keys that some selector of the namespace mentions.
+func (x *policyIndex) labelKeys(namespace string) []string {
+	if ns := x.namespaces[namespace]; ns != nil {
+		return ns.labelKeys
+	}
+	return nil
 }
 
 // boundPort is a (service, service port) pair that resolves to a container
@@ -71,32 +134,21 @@ type boundPort struct {
 	port      *ServicePort
 }
 
-// decide resolves the mode of a container port of w: pairs is SP(w,p), all of
-// that port, empty if no service names it (spec server-policy.md 5).
-func (x *policyIndex) decide(mesh *Mesh, w *Workload, container uint16, pairs []boundPort) Decision {
-	byRank := [RankMesh + 1][]candidate{RankMesh: x.mesh}
-	if ns := x.namespaces[w.ID.Namespace]; ns != nil {
-		byRank[RankNamespace] = ns.all
-		for _, c := range ns.selectors {
-			if matchesSelector(c.rule, w, container) {
-				byRank[c.rule.Rank] = append(byRank[c.rule.Rank], c)
-			}
+// decide resolves the mode of a container port of w: selected are the rules
+// that select w, pairs is SP(w,p), all of that port, empty if no service names
+// it (spec server-policy.md 5).
+func (x *policyIndex) decide(mesh *Mesh, w *Workload, selected []candidate, container uint16, pairs []boundPort) Decision {
+	ns := x.namespaces[w.ID.Namespace]
+	if ns != nil {
+		if d := pickFirst(ns.candidates(selected, container, pairs)); d != nil {
+			return *d
 		}
-		for i, pair := range pairs {
-			if pair.service.Name == "" || pair.service.Namespace != w.ID.Namespace {
-				continue
-			}
-			for _, c := range ns.services[pair.service.Name] {
-				if c.rule.matchesPort(pair.port) && !ruleSeen(byRank[c.rule.Rank], c, i) {
-					byRank[c.rule.Rank] = append(byRank[c.rule.Rank], c)
-				}
-			}
+		if ns.byAll != nil {
+			return *ns.byAll
 		}
 	}
-	for rank := RankPort; rank <= RankMesh; rank++ {
-		if len(byRank[rank]) > 0 {
-			return pick(rank, byRank[rank])
-		}
+	if x.byMesh != nil {
+		return *x.byMesh
 	}
 	if d, ok := decideByAnnotation(pairs); ok {
 		return d
@@ -107,22 +159,38 @@ func (x *policyIndex) decide(mesh *Mesh, w *Workload, container uint16, pairs []
 	return Decision{Mode: Disable, Rank: RankMeshConfig}
 }
 
-// ruleSeen drops a rule that several pairs of one port reach; the first pair
-// cannot repeat itself.
-func ruleSeen(have []candidate, c candidate, pair int) bool {
-	return pair > 0 && slices.Contains(have, c)
-}
-
-func matchesSelector(r *PolicyRule, w *Workload, container uint16) bool {
-	if r.Rank == RankPort && r.ContainerPort != container {
-		return false
-	}
-	for key, value := range r.Selector {
-		if got, ok := w.Labels[key]; !ok || got != value {
-			return false
+// candidates are those of rank 1, and those of rank 2.
+func (ns *namespaceRules) candidates(selected []candidate, container uint16, pairs []boundPort) (port, workload []candidate) {
+	add := func(c candidate) {
+		if c.rule.Rank == RankPort {
+			port = append(port, c)
+		} else {
+			workload = append(workload, c)
 		}
 	}
-	return true
+	for _, c := range selected {
+		if c.rule.Rank == RankWorkload || c.rule.ContainerPort == container {
+			add(c)
+		}
+	}
+	for _, pair := range pairs {
+		if pair.service.Name == "" || pair.service.Namespace != ns.namespace {
+			continue
+		}
+		for _, c := range ns.services[pair.service.Name] {
+			if c.rule.matchesPort(pair.port) {
+				add(c)
+			}
+		}
+	}
+	return port, workload
+}
+
+func pickFirst(port, workload []candidate) *Decision {
+	if d := pick(RankPort, port); d != nil {
+		return d
+	}
+	return pick(RankWorkload, workload)
 }
 
 // matchesPort is true for a rule without a port selector too.
@@ -137,23 +205,17 @@ func (r *PolicyRule) matchesPort(p *ServicePort) bool {
 	}
 }
 
-// pick applies the tie rule: valid before stand-in, then oldest, then
-// namespace/name, then kind. An object counts once.
-func pick(rank Rank, candidates []candidate) Decision {
-	winner := candidates[0]
-	if len(candidates) == 1 {
-		return Decision{Mode: winner.rule.Mode, Rank: rank, Source: winner.policy.Key, StandIn: winner.policy.StandIn}
+// pick applies the tie rule; nil if there is no candidate. An object counts
+// once.
+func pick(rank Rank, candidates []candidate) *Decision {
+	if len(candidates) == 0 {
+		return nil
 	}
-	sorted := slices.Clone(candidates)
-	slices.SortStableFunc(sorted, func(a, b candidate) int {
-		return cmp.Or(
-			compareBool(a.policy.StandIn, b.policy.StandIn),
-			compareAge(a.policy.Created, a.policy.Key, b.policy.Created, b.policy.Key))
-	})
-	winner = sorted[0]
-	d := Decision{Mode: winner.rule.Mode, Rank: rank, Source: winner.policy.Key, StandIn: winner.policy.StandIn}
-	for _, c := range sorted[1:] {
-		if c.policy.Key != d.Source && !slices.Contains(d.Losers, c.policy.Key) {
+	slices.SortFunc(candidates, func(a, b candidate) int { return a.order - b.order })
+	winner := candidates[0]
+	d := &Decision{Mode: winner.rule.Mode, Rank: rank, Source: winner.policy.Key, StandIn: winner.policy.StandIn}
+	for i, c := range candidates[1:] {
+		if c.order != candidates[i].order {
 			d.Losers = append(d.Losers, c.policy.Key)
 		}
 	}

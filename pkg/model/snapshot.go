@@ -15,7 +15,6 @@ type Snapshot struct {
 	byID      map[WorkloadID]*hosted
 	byShape   map[shapeKey]*hosted // one workload for all of its class
 	policies  *policyIndex
-	labelKeys []string
 
 	services  []*OutboundService
 	special   map[string][]*OutboundService // by client namespace, where some differ
@@ -31,8 +30,11 @@ type hosted struct {
 	sidecar bool
 	ports   []boundPort // sorted by container port, then host, then service port
 	modes   []Decision  // parallel to containers
-	// containers are the distinct container ports of ports, ascending.
+	// containers are the container ports that a service or a port-level policy
+	// names, ascending.
 	containers []uint16
+	selected   []candidate // the policy rules that select it
+	probes     []Probe     // sorted
 	shape      string
 }
 
@@ -41,12 +43,11 @@ type shapeKey struct{ namespace, identity, shape string }
 // Build indexes inputs. It is total: Compile has validated what it needs.
 func Build(in Inputs) *Snapshot {
 	s := &Snapshot{
-		mesh:      in.Mesh,
-		byID:      make(map[WorkloadID]*hosted, len(in.Workloads)),
-		byShape:   make(map[shapeKey]*hosted, len(in.Workloads)),
-		policies:  indexPolicies(in.Policies),
-		labelKeys: labelKeys(in.Policies),
-		rules:     indexRules(in.Rules, in.Mesh.RootNamespace),
+		mesh:     in.Mesh,
+		byID:     make(map[WorkloadID]*hosted, len(in.Workloads)),
+		byShape:  make(map[shapeKey]*hosted, len(in.Workloads)),
+		policies: indexPolicies(in.Policies),
+		rules:    indexRules(in.Rules, in.Mesh.RootNamespace),
 	}
 	services := make([]*Service, len(in.Services))
 	for i := range in.Services {
@@ -104,11 +105,38 @@ func (s *Snapshot) resolve(h *hosted) {
 		return cmp.Or(int(a.container)-int(b.container), strings.Compare(a.service.Host, b.service.Host), int(a.port.Number)-int(b.port.Number))
 	})
 	h.ports = slices.Compact(h.ports)
+	h.probes = sortedProbes(h.Probes)
+	h.selected = s.policies.selected(h.Workload)
+	for _, pair := range h.ports {
+		h.containers = append(h.containers, pair.container)
+	}
+	for _, c := range h.selected {
+		if c.rule.Rank == RankPort {
+			h.containers = append(h.containers, c.rule.ContainerPort)
+		}
+	}
+	slices.Sort(h.containers)
+	h.containers = slices.Compact(h.containers)
+	h.modes = make([]Decision, len(h.containers))
+	for i, container := range h.containers {
+		h.modes[i] = s.decide(h, container)
+	}
+	h.shape = h.shapeBy(s.policies.labelKeys(h.ID.Namespace))
+	key := shapeKey{h.ID.Namespace, h.ServiceAccount, h.shape}
+	if s.byShape[key] == nil {
+		s.byShape[key] = h
+	}
+}
+
+func (s *Snapshot) decide(h *hosted, container uint16) Decision {
+	return s.policies.decide(&s.mesh, h.Workload, h.selected, container, h.pairs(container))
+}
+
+// shapeBy is all of the workload that its server half depends on; labels only
+// by the keys that selectors mention.
+func (h *hosted) shapeBy(labelKeys []string) string {
 	var shape strings.Builder
 	for _, pair := range h.ports {
-		if n := len(h.containers); n == 0 || h.containers[n-1] != pair.container {
-			h.containers = append(h.containers, pair.container)
-		}
 		shape.WriteString(strconv.Itoa(int(pair.container)))
 		shape.WriteByte('=')
 		shape.WriteString(pair.service.Host)
@@ -116,20 +144,15 @@ func (s *Snapshot) resolve(h *hosted) {
 		shape.WriteString(strconv.Itoa(int(pair.port.Number)))
 		shape.WriteByte(' ')
 	}
-	for _, key := range s.labelKeys {
+	for _, p := range h.probes {
+		shape.WriteString("probe=" + strconv.Itoa(int(p.Port)) + strconv.Quote(p.Path) + strconv.FormatBool(p.GRPC) + " ")
+	}
+	for _, key := range labelKeys {
 		if value, ok := h.Labels[key]; ok {
 			shape.WriteString(key + "=" + strconv.Quote(value) + " ")
 		}
 	}
-	h.shape = strings.TrimSuffix(shape.String(), " ")
-	h.modes = make([]Decision, len(h.containers))
-	for i, container := range h.containers {
-		h.modes[i] = s.policies.decide(&s.mesh, h.Workload, container, h.pairs(container))
-	}
-	key := shapeKey{h.ID.Namespace, h.ServiceAccount, h.shape}
-	if s.byShape[key] == nil {
-		s.byShape[key] = h
-	}
+	return strings.TrimSuffix(shape.String(), " ")
 }
 
 // pairs is SP(w,p) of the spec.
@@ -192,7 +215,7 @@ func (s *Snapshot) Decision(id WorkloadID, container uint16) Decision {
 	if d, ok := h.decision(container); ok {
 		return d
 	}
-	return s.policies.decide(&s.mesh, h.Workload, container, nil)
+	return s.decide(h, container)
 }
 
 // ProxyOf is the proxy that a workload's own sidecar would be.

@@ -106,10 +106,12 @@ type EndpointGroup struct {
 
 // ServerView is all that inbound translation may know.
 type ServerView struct {
-	Class       ServerClass
-	Mesh        InboundMesh
-	Ports       []InboundPort // that some service names, sorted by container port
-	Other       Decision      // of the ports that no service names
+	Class      ServerClass
+	Mesh       InboundMesh
+	Ports      []InboundPort // that a service or a port-level policy names, sorted by container port
+	ProbePorts []uint16      // that only probes name, sorted: open for any bytes
+	Other      Decision      // of all other ports
+	// Fingerprint covers all of it.
 	Fingerprint Fingerprint
 }
 
@@ -129,10 +131,11 @@ type InboundPort struct {
 	Protocol Protocol
 	Decision Decision
 	// Host and ServicePort are the alphabetically first service and port that
-	// lead here; a refusal names them.
+	// lead here; a refusal names them. Empty if only a policy names the port.
 	Host        string
 	ServicePort uint16
+	Probes      []Probe // with a path of their own, sorted
 	// Pool is what a DestinationRule for Host says; nil: nothing.
 	Pool *ConnectionPool
-	From []Key // all services that lead here, and the rule
+	From []Key // all services that lead here, else the policy; and the rule
 }

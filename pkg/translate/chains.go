@@ -20,6 +20,7 @@ const (
 	chainAppTLS  chainKind = "app-tls"  // the application's own TLS, untouched
 	chainPlain   chainKind = "plain"
 	chainRefuse  chainKind = "refuse"
+	chainProbe   chainKind = "probe" // a port that only probes name: any bytes
 )
 
 // chainKinds is the table of modes and chains. A server-first port has no
@@ -47,8 +48,8 @@ func chainKinds(mode model.Mode, serverFirst bool) []chainKind {
 	}
 }
 
-// chainSpec is a port whose chains are wanted; port is nil for those that no
-// service names.
+// chainSpec is a port whose chains are wanted; port is nil for those that
+// nothing names.
 type chainSpec struct {
 	view     *model.ServerView
 	port     *model.InboundPort
@@ -125,6 +126,15 @@ func (b *builder) chainSocket(s chainSpec, kind chainKind) *corev3.TransportSock
 	}
 }
 
+// probeChain takes any bytes at a port that only probes name.
+func (b *builder) probeChain(port uint16, log string) *listenerv3.FilterChain {
+	return &listenerv3.FilterChain{
+		Name:             chainName(decimal(port), string(chainProbe)),
+		FilterChainMatch: portMatch(port),
+		Filters:          b.tcpFilters("inbound_"+decimal(port)+"_"+string(chainProbe), inboundPassthroughCluster, log),
+	}
+}
+
 func (b *builder) chainFilters(s chainSpec, kind chainKind) []*listenerv3.Filter {
 	log := s.view.Mesh.AccessLogFile
 	stat := "inbound_" + s.scope()
@@ -132,15 +142,14 @@ func (b *builder) chainFilters(s chainSpec, kind chainKind) []*listenerv3.Filter
 		stat += "_" + string(kind)
 	}
 	switch {
-	case kind == chainRefuse && s.http() && !s.view.Mesh.RefusalReset:
-		return b.httpFilters(httpUse{stat: stat, route: refuseRoute(s.port.Port), accessLog: log})
+	case kind == chainRefuse && s.port != nil && answersPlaintext(s.port, s.view.Mesh.RefusalReset):
+		return b.httpFilters(httpUse{stat: stat, route: refuseRoute(s.port.Port), accessLog: log, exactPath: len(s.port.Probes) > 0})
 	case kind == chainRefuse:
 		return b.tcpFilters(stat, refuseCluster, log)
+	case s.http() && kind == chainPlain:
+		return b.httpFilters(httpUse{stat: stat, route: plainRoute(s.port), accessLog: log})
 	case s.http() && kind != chainAppTLS:
-		return b.httpFilters(httpUse{
-			stat: stat, route: inboundName(s.port.Port, ""), accessLog: log,
-			peerURI: kind != chainPlain,
-		})
+		return b.httpFilters(httpUse{stat: stat, route: inboundName(s.port.Port, ""), accessLog: log, peerURI: true})
 	default:
 		return b.tcpFilters(stat, s.cluster(kind), log)
 	}

@@ -1,6 +1,8 @@
 package translate
 
 import (
+	"slices"
+
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
@@ -74,11 +76,18 @@ func inboundClusters(v *model.ServerView) []*Resource {
 		if !p.Protocol.IsHTTP() {
 			uses = append(uses, plainUse)
 		}
+		if probesBeside(p) {
+			uses = append(uses, grpcProbeUse)
+		}
 		for _, use := range uses {
 			var b builder
 			c := staticCluster(inboundName(p.Port, use), []model.OutboundEndpoint{{Address: v.Class.Local.App(), Port: p.Port}})
 			c.ConnectTimeout = timeout
-			b.speak(c, p.Protocol, p.Pool)
+			protocol := p.Protocol
+			if use == grpcProbeUse {
+				protocol = model.GRPC
+			}
+			b.speak(c, protocol, p.Pool)
 			limit(c, p.Pool)
 			out = append(out, b.resource(c.Name, c, p.From...))
 		}
@@ -86,7 +95,16 @@ func inboundClusters(v *model.ServerView) []*Resource {
 	return out
 }
 
-const plainUse = "plain"
+// probesBeside says whether a gRPC probe needs a cluster of its own, as the
+// port's speaks no HTTP/2.
+func probesBeside(p *model.InboundPort) bool {
+	return !p.Protocol.IsHTTP2() && slices.ContainsFunc(p.Probes, func(probe model.Probe) bool { return probe.GRPC })
+}
+
+const (
+	plainUse     = "plain"
+	grpcProbeUse = "grpc-probe"
+)
 
 func assignment(name string, endpoints []model.OutboundEndpoint) *endpointv3.ClusterLoadAssignment {
 	cla := &endpointv3.ClusterLoadAssignment{ClusterName: name}

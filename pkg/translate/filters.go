@@ -20,6 +20,7 @@ type httpUse struct {
 	accessLog string
 	peerURI   bool // tell the application who the mTLS peer is
 	proxy     bool // explicit proxy: absolute URLs and CONNECT
+	exactPath bool // a path decides who gets in, so it must mean the same to the application
 }
 
 // httpFilters is the network filter chain of every HTTP connection.
@@ -44,6 +45,14 @@ func (b *builder) httpFilters(use httpUse) []*listenerv3.Filter {
 	if use.peerURI {
 		hcm.ForwardClientCertDetails = hcmv3.HttpConnectionManager_SANITIZE_SET
 		hcm.SetCurrentClientCertDetails = &hcmv3.HttpConnectionManager_SetCurrentClientCertDetails{Uri: true}
+	}
+	if use.exactPath {
+		hcm.MergeSlashes = true
+		hcm.PathWithEscapedSlashesAction = hcmv3.HttpConnectionManager_REJECT_REQUEST
+		hcm.HttpFilters = append([]*hcmv3.HttpFilter{{
+			Name: bufferFilter, Disabled: true, // except by route
+			ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: b.marshal(maxBody(1))},
+		}}, hcm.HttpFilters...)
 	}
 	if use.proxy {
 		hcm.UpgradeConfigs = append(hcm.UpgradeConfigs, &hcmv3.HttpConnectionManager_UpgradeConfig{UpgradeType: "CONNECT"})

@@ -67,6 +67,11 @@ func capturedListener(v *model.ServerView) *Resource {
 		from = append(from, p.From...)
 		chains = append(chains, b.chains(chainSpec{view: v, port: p, match: portMatch(p.Port), decision: p.Decision})...)
 	}
+	for _, port := range v.ProbePorts {
+		if port != v.Mesh.InboundListenPort {
+			chains = append(chains, b.probeChain(port, v.Mesh.AccessLogFile))
+		}
+	}
 	chains = append(chains, b.chains(chainSpec{view: v, match: &listenerv3.FilterChainMatch{}, decision: v.Other})...)
 	listener := &listenerv3.Listener{
 		Name:    virtualInbound,

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"github.com/google/go-cmp/cmp"
 	"github.com/meshpilot/pilot/pkg/model"
 	"google.golang.org/protobuf/proto"
@@ -27,6 +28,18 @@ func serverView(mode model.Mode, capture model.Capture) *model.ServerView {
 	}
 }
 
+// probedView has a probe with a path on each port, and ports that only probes
+// name, one of them Envoy's own.
+func probedView(mode model.Mode, capture model.Capture) *model.ServerView {
+	v := serverView(mode, capture)
+	for i := range v.Ports {
+		port := v.Ports[i].Port
+		v.Ports[i].Probes = []model.Probe{{Port: port, Path: "/grpc.health.v1.Health/Check", GRPC: true}, {Port: port, Path: "/healthz"}}
+	}
+	v.ProbePorts = []uint16{5000, 15006}
+	return v
+}
+
 func decodeListeners(t *testing.T, h *Half) []*listenerv3.Listener {
 	t.Helper()
 	var out []*listenerv3.Listener
@@ -44,16 +57,18 @@ func decodeListeners(t *testing.T, h *Half) []*listenerv3.Listener {
 // rules 1 and 2 of what Envoy was measured to do.
 func TestShellIsTheSameInEveryMode(t *testing.T) {
 	modes := []model.Mode{model.Disable, model.Permissive, model.Strict, model.TLSOnly}
-	for _, capture := range []model.Capture{model.CaptureRedirect, model.CaptureTProxy, model.CaptureNone} {
-		for _, a := range modes {
-			for _, b := range modes {
-				from := decodeListeners(t, Inbound(serverView(a, capture), nil))
-				to := decodeListeners(t, Inbound(serverView(b, capture), nil))
-				if len(from) != len(to) {
-					t.Fatalf("%s: %d listeners in %s, %d in %s", capture, len(from), a, len(to), b)
-				}
-				for i := range from {
-					compareShells(t, from[i], to[i], capture.String()+" "+a.String()+" to "+b.String())
+	for _, view := range []func(model.Mode, model.Capture) *model.ServerView{serverView, probedView} {
+		for _, capture := range []model.Capture{model.CaptureRedirect, model.CaptureTProxy, model.CaptureNone} {
+			for _, a := range modes {
+				for _, b := range modes {
+					from := decodeListeners(t, Inbound(view(a, capture), nil))
+					to := decodeListeners(t, Inbound(view(b, capture), nil))
+					if len(from) != len(to) {
+						t.Fatalf("%s: %d listeners in %s, %d in %s", capture, len(from), a, len(to), b)
+					}
+					for i := range from {
+						compareShells(t, from[i], to[i], capture.String()+" "+a.String()+" to "+b.String())
+					}
 				}
 			}
 		}
@@ -97,6 +112,83 @@ func TestChainsOfModes(t *testing.T) {
 		}
 		if diff := cmp.Diff("15006|loop "+want, strings.Join(names, " ")); diff != "" {
 			t.Errorf("%s: %s", mode, diff)
+		}
+	}
+}
+
+// TestProbeRoutes: which routes and clusters a probe has, by mode and protocol.
+func TestProbeRoutes(t *testing.T) {
+	for _, mode := range []model.Mode{model.Disable, model.Permissive, model.Strict, model.TLSOnly} {
+		for _, reset := range []bool{false, true} {
+			v := probedView(mode, model.CaptureRedirect)
+			v.Mesh.RefusalReset = reset
+			h := Inbound(v, nil)
+			if err := Check(h, &Table{}); err != nil {
+				t.Error(err)
+			}
+			var chains []string
+			for _, c := range decodeListeners(t, h)[0].FilterChains {
+				chains = append(chains, c.Name)
+			}
+			if !slices.Contains(chains, "5000|probe") || slices.Contains(chains, "15006|probe") {
+				t.Errorf("%s: chains %v", mode, chains)
+			}
+			got := ""
+			for _, r := range h.Routes.Resources {
+				if r.Name != inboundName(80, "") && r.Name != inboundName(9000, "") {
+					got += r.Name + " "
+				}
+			}
+			want := "inbound|80|plain| inbound|9000|plain| "
+			if mode.RefusesPlaintext() {
+				want = "inbound|443|refuse| inbound|80|refuse| inbound|9000|refuse| "
+			}
+			if got != want {
+				t.Errorf("%s: routes %s, want %s", mode, got, want)
+			}
+			for port, want := range map[uint16]bool{80: true, 443: true, 9000: false, 3306: true} {
+				if got := h.Clusters.Find(inboundName(port, grpcProbeUse)) != nil; got != want {
+					t.Errorf("port %d has a cluster for gRPC probes: %t", port, got)
+				}
+			}
+		}
+	}
+}
+
+// A probe's route in a refusal must carry nothing but the probe; where
+// plaintext is served it changes nothing.
+func TestProbeRoutesAdmitOnlyTheProbe(t *testing.T) {
+	routes := func(mode model.Mode, name string) []*routev3.Route {
+		config := &routev3.RouteConfiguration{}
+		if err := proto.Unmarshal(Inbound(probedView(mode, model.CaptureRedirect), nil).Routes.Find(name).Body.Value, config); err != nil {
+			t.Fatal(err)
+		}
+		return config.VirtualHosts[0].Routes
+	}
+	refusal := routes(model.Strict, "inbound|80|refuse|")
+	if len(refusal) != 3 || refusal[2].GetDirectResponse().GetStatus() != 403 {
+		t.Fatalf("got %v", refusal)
+	}
+	get := refusal[1]
+	if get.Match.GetPath() != "/healthz" || len(get.Match.Headers) != 2 || len(get.TypedPerFilterConfig) != 1 || get.GetRoute().UpgradeConfigs[0].Enabled.GetValue() || len(get.RequestHeadersToRemove) == 0 {
+		t.Errorf("the probe's route admits more: %v", get)
+	}
+	if refusal[0].GetRoute().GetCluster() != "inbound|80|grpc-probe|" || refusal[0].Match.Grpc == nil {
+		t.Errorf("gRPC: %v", refusal[0])
+	}
+	plain := routes(model.Permissive, "inbound|80|plain|")[1]
+	if plain.Match.GetPath() != "/healthz" || len(plain.TypedPerFilterConfig) > 0 || len(plain.GetRoute().UpgradeConfigs) > 0 || len(plain.RequestHeadersToRemove) > 0 {
+		t.Errorf("the probe's route restricts plaintext that is served: %v", plain)
+	}
+}
+
+// A service may lead to the port that Envoy itself listens on.
+func TestOwnPortHasOneChain(t *testing.T) {
+	v := serverView(model.Strict, model.CaptureRedirect)
+	v.Ports[0].Port = v.Mesh.InboundListenPort
+	for _, c := range decodeListeners(t, Inbound(v, nil))[0].FilterChains {
+		if strings.HasPrefix(c.Name, "15006|") && c.Name != "15006|loop" {
+			t.Errorf("chain %s matches what 15006|loop does: Envoy refuses the listener", c.Name)
 		}
 	}
 }

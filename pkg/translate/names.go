@@ -83,6 +83,16 @@ func inboundName(port uint16, use string) string { return "inbound|" + decimal(p
 // not change when another policy says the same mode.
 func refuseRoute(port uint16) string { return inboundName(port, "refuse") }
 
+// plainRoute is the route of a port's plaintext chain. It is one of its own
+// where a probe has a path there, which authorization must not close. It
+// depends on the workload's probes and not on the mode.
+func plainRoute(p *model.InboundPort) string {
+	if len(p.Probes) == 0 {
+		return inboundName(p.Port, "")
+	}
+	return inboundName(p.Port, plainUse)
+}
+
 func listenerName(address string, port uint16) string { return address + "_" + decimal(port) }
 
 func chainName(scope, chain string) string { return scope + "|" + chain }

@@ -1,8 +1,6 @@
 package translate
 
 import (
-	"slices"
-
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"github.com/meshpilot/pilot/pkg/model"
@@ -133,51 +131,4 @@ func answer(status uint32, body string) *routev3.Route {
 		direct.Body = &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: body}}
 	}
 	return &routev3.Route{Match: anyPath(), Action: &routev3.Route_DirectResponse{DirectResponse: direct}}
-}
-
-// inboundRoutes lead to the application and, where plaintext is refused,
-// say why.
-func inboundRoutes(v *model.ServerView) []*Resource {
-	var out []*Resource
-	for i := range v.Ports {
-		p := &v.Ports[i]
-		if !p.Protocol.IsHTTP() {
-			continue
-		}
-		var b builder
-		out = append(out, b.inboundRoute(inboundName(p.Port, ""), b.forward(inboundName(p.Port, "")), p.From))
-		if p.Decision.Mode.RefusesPlaintext() && !v.Mesh.RefusalReset {
-			var refusal builder
-			from := p.From
-			if p.Decision.Source != (model.Key{}) && !slices.Contains(from, p.Decision.Source) {
-				from = append(slices.Clone(from), p.Decision.Source)
-			}
-			out = append(out, refusal.inboundRoute(refuseRoute(p.Port), refuse(p), from))
-		}
-	}
-	return out
-}
-
-func (b *builder) inboundRoute(name string, route *routev3.Route, from []model.Key) *Resource {
-	return b.resource(name, &routev3.RouteConfiguration{
-		Name: name, ValidateClusters: wrapperspb.Bool(false),
-		VirtualHosts: []*routev3.VirtualHost{{Name: "*", Domains: []string{"*"}, Routes: []*routev3.Route{route}}},
-	}, from...)
-}
-
-// refuse names the port's mode and who decided. gRPC callers get the text as
-// PERMISSION_DENIED: Envoy translates local replies for them.
-func refuse(p *model.InboundPort) *routev3.Route {
-	accepts := "only mutual TLS"
-	if p.Decision.Mode == model.TLSOnly {
-		accepts = "only TLS"
-	}
-	body := "plaintext refused: " + p.Host + ":" + decimal(p.ServicePort) + " accepts " + accepts +
-		" (" + p.Decision.Mode.String() + ", set by " + p.Decision.By() + ")"
-	route := answer(403, body)
-	route.ResponseHeadersToAdd = []*corev3.HeaderValueOption{
-		{Header: &corev3.HeaderValue{Key: "content-type", Value: "text/plain"}, AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD},
-		{Header: &corev3.HeaderValue{Key: "x-mesh-refused", Value: "plaintext"}, AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD},
-	}
-	return route
 }

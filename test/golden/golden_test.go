@@ -63,7 +63,7 @@ func changes(before, after map[string][]byte) []byte {
 	maps.Copy(names, after)
 	for _, name := range slices.Sorted(maps.Keys(names)) {
 		if name == "calls.txt" || name == "problems.txt" {
-			if d := lineDiff(before[name], after[name]); d != "" {
+			if d := blockDiff(before[name], after[name]); d != "" {
 				fmt.Fprintf(&out, "%s\n%s", name, d)
 			}
 			continue
@@ -78,8 +78,36 @@ func changes(before, after map[string][]byte) []byte {
 	return out.Bytes()
 }
 
-func lineDiff(before, after []byte) string {
-	was, is := strings.Split(string(before), "\n"), strings.Split(string(after), "\n")
+// blockDiff compares lines, those below a line that is not indented apart.
+func blockDiff(before, after []byte) string {
+	was, is := blocks(before), blocks(after)
+	heads := maps.Clone(was)
+	maps.Copy(heads, is)
+	var out strings.Builder
+	for _, head := range slices.Sorted(maps.Keys(heads)) {
+		if d := lineDiff(was[head], is[head]); d != "" {
+			out.WriteString(head + d)
+		}
+	}
+	return out.String()
+}
+
+// blocks are the indented lines by the line before them; all lines, under no
+// head, if none is indented.
+func blocks(text []byte) map[string][]string {
+	out, head := map[string][]string{}, ""
+	nested := bytes.Contains(text, []byte("\n  "))
+	for line := range strings.Lines(string(text)) {
+		if nested && line[0] != ' ' {
+			head = "  " + line
+			continue
+		}
+		out[head] = append(out[head], strings.TrimSuffix(line, "\n"))
+	}
+	return out
+}
+
+func lineDiff(was, is []string) string {
 	var out strings.Builder
 	for _, line := range was {
 		if !slices.Contains(is, line) {
@@ -188,7 +216,7 @@ func callText(t *testing.T, dir string, s *model.Snapshot) []byte {
 	if os.IsNotExist(err) {
 		return nil
 	}
-	var calls []struct{ From, To, Protocol, Subset string }
+	var calls []struct{ From, To, Protocol, Method, Path, Subset string }
 	if err != nil || yaml.UnmarshalStrict(text, &calls) != nil {
 		t.Fatalf("calls.yaml: %v", yaml.UnmarshalStrict(text, &calls))
 	}
@@ -203,9 +231,10 @@ func callText(t *testing.T, dir string, s *model.Snapshot) []byte {
 		}
 		call := simulate.Call{
 			From: model.WorkloadID{Namespace: namespace, Name: name}, Host: host, Port: port,
-			Address: simulate.Resolve(s, host, port), Protocol: simulate.Protocol(c.Protocol), Subset: c.Subset,
+			Address: simulate.Resolve(s, host, port), Protocol: simulate.Protocol(c.Protocol),
+			Method: c.Method, Path: c.Path, Subset: c.Subset,
 		}
-		fmt.Fprintf(&out, "%s -> %s %s\n", c.From, c.Protocol, strings.TrimSuffix(c.To+" "+c.Subset, " "))
+		fmt.Fprintln(&out, strings.Join(strings.Fields(fmt.Sprint(c.From, " -> ", c.Protocol, " ", c.To, " ", c.Method, " ", c.Path, " ", c.Subset)), " "))
 		for _, o := range mesh.Call(call) {
 			fmt.Fprintf(&out, "  %s\n", outcome(o))
 		}

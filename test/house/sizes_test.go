@@ -22,11 +22,11 @@ const (
 func exempt(dir string) (exported, files int) {
 	switch dir {
 	case "pkg/model":
-		return 60, 16 // plain data: the nouns of the mesh, read by every other package
+		return 65, 17 // plain data: the nouns of the mesh, read by every other package
 	case "pkg/translate":
-		return maxExported, 16 // one file for each thing that Envoy gets
+		return maxExported, 17 // one file for each thing that Envoy gets
 	case "pkg/meshconfig":
-		return maxExported, 24 // two halves, decode and compile, with a file for each kind of object
+		return maxExported, 26 // two halves, decode and compile, with a file for each kind of object
 	}
 	return maxExported, maxFiles
 }

@@ -59,10 +59,14 @@ func describe(dir string, b meshconfig.Bundle, problems []meshconfig.Problem) pu
 	for _, r := range b.DestinationRules {
 		out = append(out, fmt.Sprintf("%s=%s", r.Host, r.Policy.TLS.Mode))
 	}
+	for _, p := range b.MeshPolicies {
+		out = append(out, fmt.Sprintf("%s=%s", p.Name, p.Mode))
+	}
+	for _, p := range b.PeerAuthentications {
+		out = append(out, fmt.Sprintf("%s=%s", p.Name, p.Mode))
+	}
 	for _, i := range b.Invalid {
-		if i.Rule != nil {
-			out = append(out, i.Rule.Host+"=refused")
-		}
+		out = append(out, "invalid "+i.On.String())
 	}
 	if b.Mesh != nil {
 		out = append(out, fmt.Sprintf("mesh=%v", b.Mesh.MutualTLS))
@@ -159,7 +163,7 @@ func TestLoadProblems(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := published{"stock:81", `INVALID a.yaml:6: Service default/cart: spec.ports[0].port: port number 0 must be in the range 1..65535
+	want := published{"stock:81 invalid Service default/cart", `INVALID a.yaml:6: Service default/cart: spec.ports[0].port: port number 0 must be in the range 1..65535
 DUPLICATE b.yaml:1: Service default/stock: is given twice, at a.yaml:8 and at b.yaml:1; remove one
 NO_MESH_CONFIG MeshConfig mesh.yaml: no mesh configuration; the built-in defaults are in force`}
 	if got := describe(dir, b, problems); got != want {
@@ -254,11 +258,35 @@ func TestInvalidRules(t *testing.T) {
 	write(t, dir, "mesh.yaml", "# defaults\n")
 	wantNext(t, out, "cart=MESH mesh=false", "")
 	write(t, dir, "a.yaml", rule("cart", "MUTUL")+rule("stock", "MUTUL"))
-	wantNext(t, out, "cart=MESH stock=refused mesh=false",
+	wantNext(t, out, "cart=MESH invalid DestinationRule default/stock mesh=false",
 		"INVALID a.yaml:4: DestinationRule default/cart: "+unknown+"; the last accepted version stays in force\n"+
 			"INVALID a.yaml:9: DestinationRule default/stock: "+unknown)
 	write(t, dir, "a.yaml", rule("cart", "DISABLE")+rule("stock", "SIMPLE"))
 	wantNext(t, out, "cart=NONE stock=SIMPLE mesh=false", "")
+}
+
+// TestInvalidPolicies: an accepted policy of any kind outlives an invalid edit,
+// and one that was never accepted is left to its stand-in.
+func TestInvalidPolicies(t *testing.T) {
+	peer := func(mode string) string {
+		return "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: p}\nspec: {mtls: {mode: " + mode + "}}\n---\n"
+	}
+	mesh := func(spec string) string {
+		return "apiVersion: authentication.istio.io/v1alpha1\nkind: MeshPolicy\nmetadata: {name: default}\nspec: {" + spec + "}\n"
+	}
+	dir := t.TempDir()
+	write(t, dir, "mesh.yaml", "# defaults\n")
+	write(t, dir, "a.yaml", peer("STRICT"))
+	out := run(t, quick(dir))
+	wantNext(t, out, "p=STRICT mesh=false", "")
+	write(t, dir, "a.yaml", peer("STRIKT")+mesh("targets: [{name: a}]"))
+	wantNext(t, out, "p=STRICT invalid MeshPolicy default mesh=false",
+		`INVALID a.yaml:9: MeshPolicy default: spec.targets: cluster-scoped authentication policy must not have targets
+INVALID a.yaml:4: PeerAuthentication default/p: spec.mtls.mode: unknown mTLS mode "STRIKT", did you mean "STRICT"?; the last accepted version stays in force`)
+	write(t, dir, "a.yaml", peer("DISABLE")+mesh("peers: [{mtls: {}}]"))
+	wantNext(t, out, "default=STRICT p=DISABLE mesh=false", "")
+	write(t, dir, "a.yaml", peer("DISABLE"))
+	wantNext(t, out, "p=DISABLE mesh=false", "")
 }
 
 // TestWriteInProgress: a file is truncated, then written in pieces with pauses

@@ -4,6 +4,7 @@
 package simulate
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 
@@ -46,6 +47,9 @@ type Call struct {
 	Port     uint16
 	Protocol Protocol
 	Subset   string // of the service, as a route would choose it
+	Method   string // of HTTP; empty: GET, or POST for gRPC
+	Path     string // of HTTP, with its query; empty: /
+	Body     bool   // of HTTP: the request has one, of a stated length
 }
 
 // Sent is what crosses the network to the endpoint.
@@ -70,6 +74,7 @@ type Outcome struct {
 	Listener string // the client's; empty without a sidecar
 	Cluster  string
 	Chain    string // the server's; empty without a sidecar
+	Path     string // of HTTP: as the application gets it; empty: it gets nothing
 	Why      string // what ended the call; empty if it worked
 }
 
@@ -184,8 +189,20 @@ func (c Call) worked(o Outcome) Outcome {
 	o.Result = "works"
 	if c.http() {
 		o.Result = "200"
+		if o.Path == "" {
+			o.Path = c.path()
+		}
 	}
 	return o
+}
+
+func (c Call) path() string { return cmp.Or(c.Path, "/") }
+
+func (c Call) method() string {
+	if c.Protocol == GRPC {
+		return cmp.Or(c.Method, "POST")
+	}
+	return cmp.Or(c.Method, "GET")
 }
 
 // failed is a call that ended without an answer of HTTP: a sidecar that

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
@@ -80,12 +81,23 @@ func (p *Peer) serve(c Call, h hop, chain *listenerv3.FilterChain, o Outcome) Ou
 		o.Why = p.ID.String() + " expects HTTP"
 		return c.failed(o)
 	}
-	route := find[*routev3.RouteConfiguration](p.Config, translate.RouteType, hcm.GetRds().RouteConfigName)
-	if direct := route.GetVirtualHosts()[0].Routes[0].GetDirectResponse(); direct != nil {
+	path, ok := normalize(hcm, c.path())
+	if !ok {
+		o.Result, o.Why = "400", p.ID.String()+" rejects the path"
+		return o
+	}
+	config := find[*routev3.RouteConfiguration](p.Config, translate.RouteType, hcm.GetRds().RouteConfigName)
+	route := inboundRoute(config, c, path)
+	if direct := route.GetDirectResponse(); direct != nil {
 		o.Result, o.Body = fmt.Sprint(direct.Status), direct.Body.GetInlineString()
 		o.Why = p.ID.String() + " refuses plaintext"
 		return o
 	}
+	if find[*clusterv3.Cluster](p.Config, translate.ClusterType, route.GetRoute().GetCluster()) == nil {
+		o.Result, o.Why = "503", p.ID.String()+" has no route to its application"
+		return o
+	}
+	o.Path = path
 	return c.worked(o)
 }
 
