@@ -163,8 +163,8 @@ func For(s *model.Snapshot, p model.Proxy) (Config, bool) {
 }
 
 // Sidecars is the configuration of every workload that has a sidecar, built
-// from nothing, once per class.
-func Sidecars(s *model.Snapshot) map[model.WorkloadID]Config {
+// from nothing, once per class; if some workloads are given, of those.
+func Sidecars(s *model.Snapshot, only ...model.WorkloadID) map[model.WorkloadID]Config {
 	shared, endpoints := Share(s, nil), Endpoints(s.Endpoints(), nil)
 	clients := map[model.ClientClass]*Half{}
 	servers := map[model.ServerClass]*Half{}
@@ -172,7 +172,7 @@ func Sidecars(s *model.Snapshot) map[model.WorkloadID]Config {
 	for _, w := range s.Workloads() {
 		proxy, _ := s.ProxyOf(w.ID)
 		client, server, ok := s.ClassOf(proxy)
-		if !ok || !s.HasSidecar(w.ID) {
+		if !ok || !s.HasSidecar(w.ID) || len(only) > 0 && !slices.Contains(only, w.ID) {
 			continue
 		}
 		if clients[client] == nil {

@@ -5,19 +5,25 @@ package simulate
 
 import (
 	"cmp"
+	"net"
 	"net/netip"
 	"slices"
+	"strconv"
 
 	"github.com/meshpilot/pilot/pkg/model"
 	"github.com/meshpilot/pilot/pkg/translate"
 )
 
-// Mesh is who runs where.
+// Mesh is who runs where. It is for one goroutine, and Peers and Behind do
+// not change once a call was made.
 type Mesh struct {
 	Peers []*Peer
 	// Behind is where the network leads an address and port that stand for a
-	// service, for those who go there themselves.
+	// service, for those who go there themselves; nobody may be there.
 	Behind map[netip.AddrPort][]netip.AddrPort
+
+	byID      map[model.WorkloadID]*Peer
+	byAddress map[string]*Peer
 }
 
 // Peer is a workload with its sidecar's configuration, or without a sidecar.
@@ -26,6 +32,8 @@ type Peer struct {
 	Address  string
 	Identity string            // SPIFFE URI of its certificate; empty: it has none
 	Config   *translate.Config // nil: no sidecar
+
+	decoded *decoder
 }
 
 // Protocol is what the applications speak with each other.
@@ -71,6 +79,7 @@ type Outcome struct {
 	Body     string // of an answer that a proxy gave itself
 	Endpoint string // address:port; empty: none was reached
 	Sent     Sent
+	TLS      TLS    // of the sidecar's own: what it asks of the server
 	Listener string // the client's; empty without a sidecar
 	Cluster  string
 	Chain    string // the server's; empty without a sidecar
@@ -78,15 +87,28 @@ type Outcome struct {
 	Why      string // what ended the call; empty if it worked
 }
 
+// TLS is what a sidecar asks of a server.
+type TLS struct {
+	SNI     string   `json:"sni"`
+	ALPN    []string `json:"alpn"`
+	Accepts []string `json:"sans"` // identities of the server; "prefix*" and "*suffix" are any like it
+}
+
 // Works says whether the application answered.
 func (o Outcome) Works() bool { return o.Result == "200" || o.Result == "works" }
 
-// Of is the mesh that a snapshot describes, every proxy configured alike.
-func Of(s *model.Snapshot) *Mesh {
+// Of is the mesh that a snapshot describes, every proxy configured alike; if
+// some workloads are given, only they are in it.
+func Of(s *model.Snapshot, only ...model.WorkloadID) *Mesh {
 	m := &Mesh{}
-	configs := translate.Sidecars(s)
+	m.lead(s)
+	configs := translate.Sidecars(s, only...)
+	decoded := newDecoder()
 	for _, w := range s.Workloads() {
-		p := &Peer{ID: w.ID, Address: w.Address}
+		if len(only) > 0 && !slices.Contains(only, w.ID) {
+			continue
+		}
+		p := &Peer{ID: w.ID, Address: w.Address, decoded: decoded}
 		if config, ok := configs[w.ID]; ok {
 			p.Config = &config
 			p.Identity = "spiffe://" + s.Mesh().TrustDomain + "/ns/" + w.ID.Namespace + "/sa/" + w.ServiceAccount
@@ -97,11 +119,14 @@ func Of(s *model.Snapshot) *Mesh {
 	return m
 }
 
-// lead fills Behind with what Services say.
+// lead fills Behind with what Services say, as kube-proxy does: addresses of
+// a ServiceEntry mean something to sidecars only.
 func (m *Mesh) lead(s *model.Snapshot) {
 	vips := map[string][]string{}
 	for _, svc := range s.Services() {
-		vips[svc.Host] = svc.VIPs
+		if svc.Key.Kind == "Service" {
+			vips[svc.Host] = svc.VIPs
+		}
 	}
 	m.Behind = map[netip.AddrPort][]netip.AddrPort{}
 	for _, g := range s.Endpoints() {
@@ -109,29 +134,50 @@ func (m *Mesh) lead(s *model.Snapshot) {
 			continue
 		}
 		for _, vip := range vips[g.Host] {
-			at := netip.AddrPortFrom(netip.MustParseAddr(vip), g.Port)
+			at := addrPort(vip, g.Port)
+			m.Behind[at] = nil
 			for _, e := range g.Endpoints {
-				m.Behind[at] = append(m.Behind[at], netip.AddrPortFrom(netip.MustParseAddr(e.Address), e.Port))
+				m.Behind[at] = append(m.Behind[at], addrPort(e.Address, e.Port))
 			}
 		}
 	}
 }
 
+// addrPort of a name, which is no address, is like no other.
+func addrPort(address string, port uint16) netip.AddrPort {
+	ip, _ := netip.ParseAddr(address)
+	return netip.AddrPortFrom(ip, port)
+}
+
+type socket struct {
+	address string
+	port    uint16
+}
+
+func (s socket) String() string { return net.JoinHostPort(s.address, strconv.Itoa(int(s.port))) }
+
 // Peer is nil if the workload is unknown.
 func (m *Mesh) Peer(id model.WorkloadID) *Peer {
-	i := slices.IndexFunc(m.Peers, func(p *Peer) bool { return p.ID == id })
-	if i < 0 {
-		return nil
-	}
-	return m.Peers[i]
+	m.index()
+	return m.byID[id]
 }
 
 func (m *Mesh) at(address string) *Peer {
-	i := slices.IndexFunc(m.Peers, func(p *Peer) bool { return p.Address == address })
-	if i < 0 {
-		return nil
+	m.index()
+	return m.byAddress[address]
+}
+
+func (m *Mesh) index() {
+	if m.byID != nil {
+		return
 	}
-	return m.Peers[i]
+	m.byID, m.byAddress = map[model.WorkloadID]*Peer{}, map[string]*Peer{}
+	for _, p := range m.Peers {
+		m.byID[p.ID] = p
+		if m.byAddress[p.Address] == nil {
+			m.byAddress[p.Address] = p
+		}
+	}
 }
 
 // Call follows a call to every endpoint that may get it, in the order of the
@@ -153,24 +199,28 @@ func (m *Mesh) Call(c Call) []Outcome {
 	}
 	var out []Outcome
 	for _, h := range hops {
-		for _, at := range m.destinations(h) {
-			out = append(out, m.arrive(c, from, at))
-		}
+		out = append(out, m.deliver(c, from, h)...)
 	}
 	return out
 }
 
-// destinations are where the network takes a hop.
-func (m *Mesh) destinations(h hop) []hop {
-	ip, err := netip.ParseAddr(h.address)
-	behind := m.Behind[netip.AddrPortFrom(ip, h.port)]
-	if err != nil || len(behind) == 0 {
-		return []hop{h}
+// deliver takes a hop to where the network does: an address of a service
+// leads to each of its endpoints.
+func (m *Mesh) deliver(c Call, from *Peer, h hop) []Outcome {
+	behind, isService := m.Behind[addrPort(h.address, h.port)]
+	if !isService {
+		return []Outcome{m.arrive(c, from, h)}
 	}
-	out := make([]hop, len(behind))
-	for i, at := range behind {
-		out[i] = h
-		out[i].address, out[i].port = at.Addr().String(), at.Port()
+	if len(behind) == 0 {
+		return []Outcome{c.failed(Outcome{
+			Sent: h.sent, Listener: h.listener, Cluster: h.cluster,
+			Why: "nobody is behind " + socket{h.address, h.port}.String(),
+		})}
+	}
+	var out []Outcome
+	for _, at := range behind {
+		h.address, h.port = at.Addr().String(), at.Port()
+		out = append(out, m.arrive(c, from, h))
 	}
 	return out
 }

@@ -2,7 +2,6 @@ package simulate
 
 import (
 	"net"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -22,6 +21,7 @@ type hop struct {
 	address           string
 	port              uint16
 	sent              Sent
+	sni               string
 	alpn              []string
 	identity          string                         // that the certificate proves; empty: none of the mesh
 	accepts           []*tlsv3.SubjectAltNameMatcher // of the server; none: any
@@ -59,32 +59,17 @@ func (p *Peer) send(c Call) ([]hop, *Outcome) {
 // outboundListener is the one of the destination, of its port, or the one
 // that takes the rest; without capture, the explicit proxy.
 func (p *Peer) outboundListener(c Call) *listenerv3.Listener {
-	var byPort, rest *listenerv3.Listener
-	for _, l := range resources[*listenerv3.Listener](p.Config, translate.ListenerType) {
-		address := l.Address.GetSocketAddress()
-		switch {
-		case l.TrafficDirection != corev3.TrafficDirection_OUTBOUND:
-		case l.UseOriginalDst.GetValue():
-			rest = l
-		case l.BindToPort == nil:
-			if rest == nil && !p.captured() {
-				rest = l
-			}
-		case address.GetPortValue() != uint32(c.Port):
-		case address.Address == c.Address:
-			return l
-		case address.Address == "0.0.0.0":
-			byPort = l
-		}
+	x := p.outbound()
+	switch {
+	case x.byAddress[socket{c.Address, c.Port}] != nil:
+		return x.byAddress[socket{c.Address, c.Port}]
+	case x.byPort[c.Port] != nil:
+		return x.byPort[c.Port]
+	case x.rest != nil:
+		return x.rest
+	default:
+		return x.proxy
 	}
-	if byPort != nil {
-		return byPort
-	}
-	return rest
-}
-
-func (p *Peer) captured() bool {
-	return slices.ContainsFunc(p.Config.Resources(translate.ListenerType), func(r *translate.Resource) bool { return r.Name == "virtualOutbound" })
 }
 
 func (p *Peer) outboundCluster(c Call, l *listenerv3.Listener) (string, *Outcome) {
@@ -97,7 +82,7 @@ func (p *Peer) outboundCluster(c Call, l *listenerv3.Listener) (string, *Outcome
 		o := c.failed(Outcome{Why: "no filter chain of " + l.Name + " matches"})
 		return "", &o
 	}
-	hcm, tcp := filter(chain)
+	hcm, tcp := p.filter(chain)
 	if tcp != nil {
 		return tcp.GetCluster(), nil
 	}
@@ -105,8 +90,8 @@ func (p *Peer) outboundCluster(c Call, l *listenerv3.Listener) (string, *Outcome
 		o := c.failed(Outcome{Why: l.Name + " expects HTTP"})
 		return "", &o
 	}
-	route := find[*routev3.RouteConfiguration](p.Config, translate.RouteType, hcm.GetRds().RouteConfigName)
-	action := routeFor(route, c)
+	route := find[*routev3.RouteConfiguration](p, translate.RouteType, hcm.GetRds().RouteConfigName)
+	action := p.routeFor(route, c)
 	switch {
 	case action == nil:
 		return "", &Outcome{Result: "404", Why: "no route for " + c.Host}
@@ -118,27 +103,13 @@ func (p *Peer) outboundCluster(c Call, l *listenerv3.Listener) (string, *Outcome
 	}
 }
 
-// routeFor picks the virtual host by authority: exact, "*." suffix, then "*".
-func routeFor(config *routev3.RouteConfiguration, c Call) *routev3.Route {
+// routeFor picks the virtual host by authority, and of its routes the one for
+// requests or for CONNECT.
+func (p *Peer) routeFor(config *routev3.RouteConfiguration, c Call) *routev3.Route {
 	if config == nil {
 		return nil
 	}
-	authority := strings.ToLower(net.JoinHostPort(c.Host, strconv.Itoa(int(c.Port))))
-	var best *routev3.VirtualHost
-	length := -1
-	for _, vh := range config.VirtualHosts {
-		for _, domain := range vh.Domains {
-			suffix, wild := strings.CutPrefix(domain, "*")
-			matches := domain == authority || wild && strings.HasSuffix(authority, suffix) && len(authority) > len(suffix)
-			weight := len(domain)
-			if !wild {
-				weight += 1 << 16
-			}
-			if matches && weight > length {
-				best, length = vh, weight
-			}
-		}
-	}
+	best := p.decoder().hostsOf(config).find(strings.ToLower(net.JoinHostPort(c.Host, strconv.Itoa(int(c.Port)))))
 	if best == nil {
 		return nil
 	}
@@ -155,7 +126,7 @@ func routeFor(config *routev3.RouteConfiguration, c Call) *routev3.Route {
 
 // endpoints are the hops of a cluster with what each is sent.
 func (p *Peer) endpoints(c Call, name string) ([]hop, string) {
-	cluster := find[*clusterv3.Cluster](p.Config, translate.ClusterType, name)
+	cluster := find[*clusterv3.Cluster](p, translate.ClusterType, name)
 	if cluster == nil {
 		return nil, "cluster " + name + " does not exist"
 	}
@@ -166,7 +137,7 @@ func (p *Peer) endpoints(c Call, name string) ([]hop, string) {
 		h.secure(c, p, cluster, nil)
 		return []hop{h}, ""
 	case clusterv3.Cluster_EDS:
-		assignment = find[*endpointv3.ClusterLoadAssignment](p.Config, translate.EndpointType, cluster.EdsClusterConfig.ServiceName)
+		assignment = find[*endpointv3.ClusterLoadAssignment](p, translate.EndpointType, cluster.EdsClusterConfig.ServiceName)
 	}
 	var out []hop
 	for _, group := range assignment.GetEndpoints() {
@@ -195,14 +166,15 @@ func (h *hop) secure(c Call, from *Peer, cluster *clusterv3.Cluster, metadata *c
 			break
 		}
 	}
-	context := &tlsv3.UpstreamTlsContext{}
-	if socket == nil || socket.GetTypedConfig().UnmarshalTo(context) != nil {
+	context := within[*tlsv3.UpstreamTlsContext](from.decoder(), socket.GetTypedConfig())
+	if context == nil {
 		return
 	}
 	h.sent = SimpleTLS
 	for _, cert := range context.CommonTlsContext.TlsCertificateSdsSecretConfigs {
 		h.sent, h.identity = from.certificate(cert.Name)
 	}
+	h.sni = context.Sni
 	h.alpn = context.CommonTlsContext.AlpnProtocols
 	h.accepts = context.CommonTlsContext.GetCombinedValidationContext().GetDefaultValidationContext().GetMatchTypedSubjectAltNames()
 }
@@ -214,7 +186,7 @@ func (p *Peer) certificate(name string) (Sent, string) {
 		return MeshTLS, p.Identity
 	}
 	file := func(name string) string {
-		secret := find[*tlsv3.Secret](p.Config, translate.SecretType, name)
+		secret := find[*tlsv3.Secret](p, translate.SecretType, name)
 		chain := secret.GetTlsCertificate().GetCertificateChain().GetFilename()
 		return strings.Replace(chain, "/..data/", "/", 1)
 	}

@@ -13,12 +13,11 @@ import (
 	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"github.com/meshpilot/pilot/pkg/translate"
-	"google.golang.org/protobuf/proto"
 )
 
 // arrive walks the server side: its sidecar's chains, or the application.
 func (m *Mesh) arrive(c Call, from *Peer, h hop) Outcome {
-	o := Outcome{Endpoint: fmt.Sprintf("%s:%d", h.address, h.port), Sent: h.sent, Listener: h.listener, Cluster: h.cluster}
+	o := Outcome{Endpoint: socket{h.address, h.port}.String(), Sent: h.sent, TLS: h.tls(), Listener: h.listener, Cluster: h.cluster}
 	server := m.at(h.address)
 	if server == nil {
 		if h.cluster == "" || h.sent == MeshTLS {
@@ -65,7 +64,7 @@ func (p *Peer) receive(c Call, from *Peer, h hop, o Outcome) Outcome {
 
 // serve is what the chain's filters do with the bytes of the application.
 func (p *Peer) serve(c Call, h hop, chain *listenerv3.FilterChain, o Outcome) Outcome {
-	hcm, tcp := filter(chain)
+	hcm, tcp := p.filter(chain)
 	if tcp != nil {
 		if strings.HasPrefix(tcp.GetCluster(), "inbound|") || tcp.GetCluster() == "InboundPassthroughCluster" {
 			if chain.TransportSocket == nil && h.sent == MeshTLS {
@@ -86,14 +85,14 @@ func (p *Peer) serve(c Call, h hop, chain *listenerv3.FilterChain, o Outcome) Ou
 		o.Result, o.Why = "400", p.ID.String()+" rejects the path"
 		return o
 	}
-	config := find[*routev3.RouteConfiguration](p.Config, translate.RouteType, hcm.GetRds().RouteConfigName)
+	config := find[*routev3.RouteConfiguration](p, translate.RouteType, hcm.GetRds().RouteConfigName)
 	route := inboundRoute(config, c, path)
 	if direct := route.GetDirectResponse(); direct != nil {
 		o.Result, o.Body = fmt.Sprint(direct.Status), direct.Body.GetInlineString()
 		o.Why = p.ID.String() + " refuses plaintext"
 		return o
 	}
-	if find[*clusterv3.Cluster](p.Config, translate.ClusterType, route.GetRoute().GetCluster()) == nil {
+	if find[*clusterv3.Cluster](p, translate.ClusterType, route.GetRoute().GetCluster()) == nil {
 		o.Result, o.Why = "503", p.ID.String()+" has no route to its application"
 		return o
 	}
@@ -103,8 +102,8 @@ func (p *Peer) serve(c Call, h hop, chain *listenerv3.FilterChain, o Outcome) Ou
 
 // handshake checks both certificates; empty if the chain has no TLS of its own.
 func handshake(chain *listenerv3.FilterChain, from *Peer, h hop, server *Peer) string {
-	context := &tlsv3.DownstreamTlsContext{}
-	if chain.TransportSocket == nil || chain.TransportSocket.GetTypedConfig().UnmarshalTo(context) != nil {
+	context := within[*tlsv3.DownstreamTlsContext](server.decoder(), chain.TransportSocket.GetTypedConfig())
+	if context == nil {
 		return ""
 	}
 	if h.sent == Plaintext {
@@ -138,9 +137,30 @@ func matches(sans []*tlsv3.SubjectAltNameMatcher, identity string) bool {
 	})
 }
 
+// tls is what a hop in TLS of the sidecar asks of the server.
+func (h hop) tls() TLS {
+	if h.sent == Plaintext || h.sent == AppTLS {
+		return TLS{}
+	}
+	t := TLS{SNI: h.sni, ALPN: h.alpn}
+	for _, san := range h.accepts {
+		m := san.Matcher
+		switch {
+		case m.GetExact() != "":
+			t.Accepts = append(t.Accepts, m.GetExact())
+		case m.GetSuffix() != "":
+			t.Accepts = append(t.Accepts, "*"+m.GetSuffix())
+		default:
+			t.Accepts = append(t.Accepts, m.GetPrefix()+"*")
+		}
+	}
+	return t
+}
+
 func (p *Peer) inboundListener(port uint16) *listenerv3.Listener {
-	for _, l := range resources[*listenerv3.Listener](p.Config, translate.ListenerType) {
-		if l.TrafficDirection != corev3.TrafficDirection_INBOUND {
+	for _, r := range p.Config.Server.Listeners.Resources {
+		l := decode[*listenerv3.Listener](p.decoder(), r)
+		if l == nil || l.TrafficDirection != corev3.TrafficDirection_INBOUND {
 			continue
 		}
 		if l.Name == "virtualInbound" || l.Address.GetSocketAddress().GetPortValue() == uint32(port) {
@@ -217,39 +237,13 @@ func narrow(chains []*listenerv3.FilterChain, test func(*listenerv3.FilterChainM
 	return general
 }
 
-func filter(chain *listenerv3.FilterChain) (*hcmv3.HttpConnectionManager, *tcpv3.TcpProxy) {
+func (p *Peer) filter(chain *listenerv3.FilterChain) (*hcmv3.HttpConnectionManager, *tcpv3.TcpProxy) {
 	config := chain.Filters[0].GetTypedConfig()
-	hcm, tcp := &hcmv3.HttpConnectionManager{}, &tcpv3.TcpProxy{}
-	if config.MessageIs(hcm) && config.UnmarshalTo(hcm) == nil {
+	if hcm := within[*hcmv3.HttpConnectionManager](p.decoder(), config); hcm != nil {
 		return hcm, nil
 	}
-	if config.UnmarshalTo(tcp) != nil {
-		return nil, &tcpv3.TcpProxy{}
+	if tcp := within[*tcpv3.TcpProxy](p.decoder(), config); tcp != nil {
+		return nil, tcp
 	}
-	return nil, tcp
-}
-
-// resources decodes all resources of a type; what does not decode is left out.
-func resources[M proto.Message](c *translate.Config, typeURL string) []M {
-	var out []M
-	for _, r := range c.Resources(typeURL) {
-		var zero M
-		m := zero.ProtoReflect().New().Interface().(M)
-		if r.Body.UnmarshalTo(m) == nil {
-			out = append(out, m)
-		}
-	}
-	return out
-}
-
-// find decodes one resource; the zero M if there is none.
-func find[M proto.Message](c *translate.Config, typeURL, name string) M {
-	var zero M
-	for _, r := range c.Resources(typeURL) {
-		m := zero.ProtoReflect().New().Interface().(M)
-		if r.Name == name && r.Body.UnmarshalTo(m) == nil {
-			return m
-		}
-	}
-	return zero
+	return nil, &tcpv3.TcpProxy{}
 }
