@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/meshpilot/pilot/internal/meshgen"
+	"github.com/meshpilot/pilot/pkg/explain"
 	"github.com/meshpilot/pilot/pkg/meshconfig"
 	"github.com/meshpilot/pilot/pkg/model"
 	"github.com/meshpilot/pilot/pkg/translate"
@@ -140,4 +141,16 @@ func benchmarkEdit(b *testing.B, edit meshgen.Option) {
 			w = translateAll(b, states[i%2], w)
 		}
 	})
+}
+
+// BenchmarkExplainAll is the matrix of 20 client classes and 1,000 services.
+func BenchmarkExplainAll(b *testing.B) {
+	s := model.Build(meshgen.Inputs(1000, 20, meshgen.NamespacePolicy(model.Strict)))
+	b.ReportAllocs()
+	for b.Loop() {
+		m := explain.New(s, nil).All()
+		if len(m.Classes) != 20 || len(m.Rows) != 1000 {
+			b.Fatalf("%d classes, %d ports", len(m.Classes), len(m.Rows))
+		}
+	}
 }

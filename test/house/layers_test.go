@@ -37,12 +37,14 @@ func house() []room {
 		{"pkg/translate/bootstrap", "pkg/model" + envoyAPI, "k8s.io google.golang.org/grpc pkg/meshconfig pkg/discovery"},
 		{"pkg/translate/simulate", "pkg/model pkg/translate" + envoyAPI, "k8s.io google.golang.org/grpc pkg/meshconfig pkg/discovery"},
 		{"pkg/translate/diff", "pkg/model pkg/translate github.com/google/go-cmp" + envoyAPI + yaml, "k8s.io google.golang.org/grpc pkg/meshconfig pkg/discovery"},
+		{"pkg/explain", "pkg/model pkg/translate pkg/translate/simulate", "k8s.io google.golang.org/grpc pkg/meshconfig pkg/discovery"},
+		{"pkg/check", "pkg/model pkg/meshconfig pkg/explain" + kubeAPI, "k8s.io/client-go google.golang.org/grpc pkg/discovery"},
 		{"pkg/meshconfig", "pkg/model istio.io/api google.golang.org/protobuf" + kubeAPI + yaml, "k8s.io/client-go github.com/envoyproxy pkg/translate pkg/discovery"},
 		{"pkg/meshconfig/file", "pkg/model pkg/meshconfig github.com/fsnotify/fsnotify" + kubeAPI, "k8s.io/client-go github.com/envoyproxy pkg/translate pkg/discovery"},
 		{"pkg/meshconfig/kube", "pkg/model pkg/meshconfig istio.io/api k8s.io/client-go" + kubeAPI, "pkg/translate pkg/discovery"},
 		{"pkg/rollout", "pkg/model", "net/http os/exec"},
 		{"pkg/identity", "pkg/model istio.io/api google.golang.org/grpc google.golang.org/protobuf", "k8s.io/client-go pkg/translate pkg/discovery"},
-		{"pkg/discovery", "pkg/model pkg/meshconfig pkg/translate pkg/translate/diff pkg/rollout pkg/identity github.com/envoyproxy/go-control-plane " +
+		{"pkg/discovery", "pkg/model pkg/meshconfig pkg/translate pkg/translate/diff pkg/rollout pkg/identity pkg/explain pkg/check github.com/envoyproxy/go-control-plane " +
 			"google.golang.org/grpc google.golang.org/genproto/googleapis/rpc github.com/prometheus/client_golang github.com/hashicorp/golang-lru/v2" + envoyAPI,
 			"k8s.io/client-go pkg/meshconfig/kube"},
 		{"pkg/lab", "*", "k8s.io/client-go cmd"},
