@@ -71,8 +71,9 @@ func TestValidate(t *testing.T) {
 	}
 }
 
+// What is accepted is not questioned: that is for check.
 func TestValidateWarnsOnly(t *testing.T) {
-	dir := edited(t, map[string]string{"policy.yaml": `
+	dir := edited(t, map[string]string{"mesh.yaml": "defaultConfig: {discoveryAddress: \"pilot:15003\"}\n", "policy.yaml": `
 apiVersion: authentication.istio.io/v1alpha1
 kind: Policy
 metadata: {name: p, namespace: shop}
@@ -81,7 +82,7 @@ spec:
   peers: [{mtls: {}}]
 `})
 	code, stdout, _ := run(t, "validate", dir)
-	if code != exitOK || !strings.Contains(stdout, "policy.yaml:2: warning: Policy shop/p: ") ||
+	if code != exitOK || !strings.Contains(stdout, "mesh.yaml:1: warning: MeshConfig mesh.yaml: ") ||
 		!strings.HasSuffix(stdout, ": valid with 1 warning; 1 service, 2 workloads with a sidecar\n") {
 		t.Errorf("exit %d, %s", code, stdout)
 	}

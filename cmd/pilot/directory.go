@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/meshpilot/pilot/pkg/check"
 	"github.com/meshpilot/pilot/pkg/meshconfig"
 	"github.com/meshpilot/pilot/pkg/meshconfig/file"
 	"github.com/meshpilot/pilot/pkg/model"
@@ -27,8 +28,9 @@ func (f *directoryFlags) register(cmd *cobra.Command) {
 type directory struct {
 	name     string
 	bundle   meshconfig.Bundle
+	inputs   model.Inputs
 	snapshot *model.Snapshot
-	problems []meshconfig.Problem // by file and line
+	problems []meshconfig.Problem // of reading it, by file and line
 }
 
 // read reads and compiles a directory; only what keeps it from being read at
@@ -38,12 +40,30 @@ func (f *directoryFlags) read(dir string) (*directory, error) {
 	if err != nil {
 		return nil, err
 	}
-	inputs, more := meshconfig.Compile(bundle, f.domain)
+	inputs, more := meshconfig.Inputs(bundle, f.domain)
 	problems = append(slices.Clone(problems), more...)
+	sortByPlace(problems)
+	return &directory{dir, bundle, inputs, model.Build(inputs), problems}, nil
+}
+
+func sortByPlace(problems []meshconfig.Problem) {
 	slices.SortStableFunc(problems, func(a, b meshconfig.Problem) int {
 		return cmp.Or(strings.Compare(a.At.File, b.At.File), cmp.Compare(a.At.Line, b.At.Line))
 	})
-	return &directory{dir, bundle, model.Build(inputs), problems}, nil
+}
+
+// check is whether what was accepted is meant, without what only informs
+// about the reading.
+func (d *directory) check() []meshconfig.Problem {
+	lint := meshconfig.Lint(d.bundle, d.inputs, d.snapshot)
+	problems := check.Problems(d.bundle, d.inputs, d.snapshot, lint)
+	for _, p := range d.problems {
+		if p.Severity > meshconfig.Info {
+			problems = append(problems, p)
+		}
+	}
+	sortByPlace(problems)
+	return problems
 }
 
 // readValid reads a directory that must be without errors; those that it has

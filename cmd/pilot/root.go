@@ -29,7 +29,7 @@ WorkloadEntries and Policies in any other files.
 
 Exit codes:
   0  done; nothing to object, or no difference
-  1  done, and there are errors in the configuration, or differences
+  1  done, and there are errors or findings in the configuration, or differences
   2  could not be done: wrong usage, unreadable files, ports in use`
 
 const rootExample = `  # Start a small mesh with real Envoys on this machine
@@ -37,6 +37,12 @@ const rootExample = `  # Start a small mesh with real Envoys on this machine
 
   # What is wrong with my configuration?
   pilot validate config/
+
+  # Is what I wrote what I meant?
+  pilot check config/
+
+  # What becomes of a call, and why?
+  pilot explain config/ shop/web cart:80
 
   # What would my edit change, for whom?
   pilot diff config/ edited/
@@ -54,7 +60,7 @@ func rootCmd() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(labCmd(), serveCmd(), validateCmd(), renderCmd(), diffCmd(), bootstrapCmd(), versionCmd())
+	root.AddCommand(labCmd(), serveCmd(), validateCmd(), checkCmd(), renderCmd(), diffCmd(), explainCmd(), bootstrapCmd(), versionCmd())
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return fmt.Errorf("%w\nSee '%s --help'", err, cmd.CommandPath())
 	})

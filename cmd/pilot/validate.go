@@ -15,8 +15,10 @@ func validateCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "validate DIR...",
 		Short: "List every problem of configuration directories, with file and line",
-		Long: `Reads each directory as "pilot serve" would, and lists every problem: errors,
-warnings and infos. Directories are independent of each other.
+		Long: `Reads each directory as "pilot serve" would, and says whether it is accepted:
+every error, and what was understood in another way than one may expect. Directories
+are independent of each other. Whether what is accepted is also meant, "pilot check"
+says.
 
 Exit codes: 0 no errors (warnings may be), 1 errors, 2 a directory cannot be read.`,
 		Example: `  pilot validate config/

@@ -25,6 +25,7 @@ func (h *hub) build() {
 	var compiled []meshconfig.Problem
 	if fresh { // else only the evidence is
 		h.timed("compile", func() { h.inputs, compiled = meshconfig.Inputs(*h.bundle, h.domain) })
+		h.built = h.bundle
 		h.meshChanged(time.Now())
 	}
 	s, in := h.snapshotNow()

@@ -43,6 +43,7 @@ type hub struct {
 
 	bundle    *meshconfig.Bundle // nil before the first
 	fresh     bool               // the bundle is not compiled yet
+	built     *meshconfig.Bundle // that inputs and snapshot come from
 	inputs    model.Inputs
 	mesh      status.Mesh
 	evidence  map[model.WorkloadID]capturePorts // workloads whose sidecar was seen
@@ -179,7 +180,7 @@ func (h *hub) show(now time.Time) {
 		h.problems.Set("capture", h.oldPorts(h.snapshot.Load())...)
 	}
 	h.published.Store(&status.State{
-		Snapshot: h.snapshot.Load(), Mesh: h.mesh,
+		Snapshot: h.snapshot.Load(), Bundle: h.built, Inputs: h.inputs, Mesh: h.mesh,
 		Findings: h.problems.List(now), Edits: slices.Clone(h.ledger.edits),
 	})
 }

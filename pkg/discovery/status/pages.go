@@ -19,6 +19,9 @@ import (
 // handed out.
 type State struct {
 	Snapshot *model.Snapshot // nil before the first complete configuration
+	// Bundle and Inputs are what the snapshot was built of; nil with it.
+	Bundle   *meshconfig.Bundle
+	Inputs   model.Inputs
 	Mesh     Mesh
 	Findings []Finding
 	Proxies  []Proxy
@@ -101,6 +104,8 @@ func (p Pages) Handler() http.Handler {
 	mux.Handle("GET /debug/edits", p.debug(p.edits))
 	mux.Handle("GET /debug/config", p.debug(p.config))
 	mux.Handle("GET /debug/mtls", p.debug(p.mtls))
+	mux.Handle("GET /debug/explain", p.debug(p.explain))
+	mux.Handle("GET /debug/check", p.debug(p.check))
 	mux.Handle("GET /debug/endpoints", p.debug(p.endpoints))
 	mux.Handle("GET /debug/mesh", p.debug(p.mesh))
 	return mux
@@ -187,6 +192,8 @@ func (p Pages) index(*http.Request, State) (any, error) {
 		{"/debug/edits", "the last edits, and when the last proxy had accepted them"},
 		{"/debug/config?proxy=", "all resources of one proxy, by its node id"},
 		{"/debug/mtls?service=&namespace=", "per service port and client namespace: who accepts and who sends what"},
+		{"/debug/explain?from=&to=", "what becomes of a call, why, and what to change; all=true or plaintext=true for all of the mesh"},
+		{"/debug/check", "problems in force, and what is valid but hardly meant"},
 		{"/debug/endpoints?service=", "endpoints of a service with sidecar and mode"},
 		{"/debug/mesh", "the mesh configuration in force"},
 	}, nil

@@ -64,6 +64,8 @@ func testPages(t *testing.T) *Pages {
 	t.Helper()
 	state := State{
 		Snapshot: shop(),
+		Bundle:   &meshconfig.Bundle{},
+		Inputs:   model.Inputs{Mesh: model.Mesh{Excluded: []string{"nobody.example.com"}}},
 		Mesh:     Mesh{Source: "MeshConfig mesh.yaml", Hash: "0011223344556677", Since: noon(), Config: meshconfig.DefaultMesh().Effective()},
 		Findings: []Finding{
 			{meshconfig.Problem{Code: "INVALID", Severity: meshconfig.Error, On: model.Key{Kind: "MeshConfig", Name: "mesh.yaml"},
@@ -127,6 +129,10 @@ func TestPages(t *testing.T) {
 		"mtls":             "/debug/mtls",
 		"mtls-filtered":    "/debug/mtls?service=bank.example.com&namespace=pay",
 		"endpoints":        "/debug/endpoints?service=cart.shop.svc.cluster.local",
+		"explain":          "/debug/explain?from=pay/pay-1&to=cart.shop:80",
+		"explain-all":      "/debug/explain?all=true",
+		"explain-plain":    "/debug/explain?plaintext=true",
+		"check":            "/debug/check",
 		"mesh":             "/debug/mesh",
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -176,6 +182,10 @@ func TestPagesRefuse(t *testing.T) {
 		{"GET", "/debug/config", local, 400, "node id"},
 		{"GET", "/debug/config?proxy=x", local, 404, "no connected proxy"},
 		{"GET", "/debug/endpoints?service=cart", local, 404, "no service has the host cart"},
+		{"GET", "/debug/explain?from=shop", local, 400, "to is HOST:PORT"},
+		{"GET", "/debug/explain?from=shop/nobody&to=cart:80", local, 404, "there is no workload shop/nobody"},
+		{"GET", "/debug/explain?all=true", "10.0.0.9:4000", 403, "--debug-remote"},
+		{"GET", "/debug/check", "10.0.0.9:4000", 403, "--debug-remote"},
 		{"GET", "/debug/nothing", local, 404, ""},
 	}
 	for _, c := range cases {
@@ -216,7 +226,7 @@ func TestPagesBeforeTheFirstBundle(t *testing.T) {
 	p := testPages(t)
 	p.State = func(context.Context) (State, error) { return State{}, nil }
 	for target, code := range map[string]int{
-		"/debug/mtls": 503, "/debug/mesh": 503, "/debug/endpoints?service=x": 503,
+		"/debug/mtls": 503, "/debug/mesh": 503, "/debug/explain?all=true": 503, "/debug/check": 503, "/debug/endpoints?service=x": 503,
 		"/debug/problems": 200, "/debug/proxies": 200, "/debug/edits": 200,
 	} {
 		if w := get(p, "GET", target, "127.0.0.1:1"); w.Code != code {
