@@ -16,7 +16,7 @@ func TestBookinfo(t *testing.T) {
 	tests := []struct {
 		name string
 		edit *strings.Replacer
-		mode model.Mode
+		mode model.Mode // where nothing but authPolicy decides
 	}{
 		{"as it is", strings.NewReplacer(), model.Disable},
 		{"uncommented", strings.NewReplacer(invitation, "\nauthPolicy: MUTUAL_TLS\n"), model.Strict},
@@ -33,12 +33,15 @@ func TestBookinfo(t *testing.T) {
 					sidecars++
 				}
 			}
-			if len(in.Services) != 4 || len(in.Workloads) != 6 || sidecars != 5 {
+			if len(in.Services) != 6 || len(in.Workloads) != 8 || sidecars != 5 {
 				t.Errorf("%d services, %d workloads, %d sidecars", len(in.Services), len(in.Workloads), sidecars)
 			}
-			for _, id := range []string{"productpage-v1", "details-v1", "reviews-v1", "reviews-v2", "ratings-v1"} {
-				if d := s.Decision(model.WorkloadID{Namespace: "bookinfo", Name: id}, 9080); d.Mode != tt.mode {
-					t.Errorf("%s is %s", id, d.Mode)
+			for id, mode := range map[string]model.Mode{
+				"productpage-v1": model.Disable, "details-v1": model.Permissive, // by annotation, by Policy
+				"reviews-v1": tt.mode, "reviews-v2": tt.mode, "ratings-v1": tt.mode,
+			} {
+				if d := s.Decision(model.WorkloadID{Namespace: "bookinfo", Name: id}, 9080); d.Mode != mode {
+					t.Errorf("%s is %s, want %s", id, d.Mode, mode)
 				}
 			}
 		})

@@ -14,10 +14,10 @@ import (
 	"github.com/meshpilot/pilot/pkg/lab"
 )
 
-// bookinfo is a copy of the example.
+// bookinfo is a copy of the small mesh, in which nothing decides but authPolicy.
 func bookinfo(t *testing.T) string {
 	t.Helper()
-	return config(t, "../../examples/bookinfo")
+	return config(t, "testdata/bookinfo")
 }
 
 // config copies a directory, with addresses of this process's own, so that two
