@@ -32,6 +32,7 @@ type Options struct {
 	Dir     string // of configuration; edits take effect
 	Envoy   string // binary; empty: the one on PATH
 	Capture bool   // network namespaces and transparent redirect
+	Quiet   bool   // no traffic
 	// Address is where the control plane listens, on ports 15012, 15014 and
 	// 8080; empty is 127.0.0.1. With Capture proxies reach it from inside.
 	Address string
@@ -77,7 +78,7 @@ type runningPair struct {
 }
 
 // Start starts everything and returns when all Envoys are live and calls have
-// begun. ctx bounds the start only; the lab runs until Close.
+// begun, unless it is to be quiet. ctx bounds the start only; the lab runs until Close.
 func Start(ctx context.Context, o Options) (*Lab, error) {
 	o.Address = cmp.Or(o.Address, "127.0.0.1")
 	binary, err := exec.LookPath(cmp.Or(o.Envoy, "envoy"))
@@ -163,7 +164,9 @@ func (l *Lab) adopt(ctx context.Context, s state) error {
 	if err := l.adoptCells(ctx, p.workloads, s.snapshot.Mesh()); err != nil {
 		return err
 	}
-	l.adoptPairs(p.targets)
+	if !l.options.Quiet {
+		l.adoptPairs(p.targets)
+	}
 	return nil
 }
 

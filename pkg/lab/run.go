@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/meshpilot/pilot/pkg/discovery/status"
+	"github.com/meshpilot/pilot/pkg/identity"
+	"github.com/meshpilot/pilot/pkg/lab/envoy"
 	"github.com/meshpilot/pilot/pkg/lab/netns"
 	"github.com/meshpilot/pilot/pkg/meshconfig"
 	"github.com/meshpilot/pilot/pkg/model"
@@ -201,18 +203,42 @@ func (l *Lab) Sidecars() []model.WorkloadID {
 // Render is the configuration that the workload's Envoy should have, as
 // canonical YAML.
 func (l *Lab) Render(id model.WorkloadID) ([]byte, error) {
-	l.mu.Lock()
-	c, in := l.cells[id], l.state.inputs
-	l.mu.Unlock()
-	if c == nil || !c.sidecar {
-		return nil, fmt.Errorf("%s has no sidecar here", id)
-	}
-	in.Connected = l.Sidecars()
-	config, ok := translate.For(model.Build(in), c.node)
-	if !ok {
-		return nil, fmt.Errorf("no configuration describes %s", id)
+	config, err := l.Config(id)
+	if err != nil {
+		return nil, err
 	}
 	return diff.Render(config), nil
+}
+
+// Config is the configuration that the workload's Envoy should have.
+func (l *Lab) Config(id model.WorkloadID) (translate.Config, error) {
+	node, ok := l.Proxy(id)
+	if !ok {
+		return translate.Config{}, fmt.Errorf("%s has no sidecar here", id)
+	}
+	config, ok := translate.For(l.Snapshot(), node)
+	if !ok {
+		return translate.Config{}, fmt.Errorf("no configuration describes %s", id)
+	}
+	return config, nil
+}
+
+// Snapshot is the mesh as the control plane has it, with all sidecars connected.
+func (l *Lab) Snapshot() *model.Snapshot {
+	l.mu.Lock()
+	in := l.state.inputs
+	l.mu.Unlock()
+	in.Connected = l.Sidecars()
+	return model.Build(in)
+}
+
+// Proxy is the workload's sidecar; false: it has none here.
+func (l *Lab) Proxy(id model.WorkloadID) (model.Proxy, bool) {
+	c := l.cell(id)
+	if c == nil || !c.sidecar {
+		return model.Proxy{}, false
+	}
+	return c.node, true
 }
 
 // Admin reads a path of the admin endpoint of the workload's Envoy.
@@ -232,4 +258,22 @@ func (l *Lab) Dial(ctx context.Context, from model.WorkloadID, address string) (
 		return nil, fmt.Errorf("%s does not run here", from)
 	}
 	return c.dial(ctx, address)
+}
+
+// Connections counts what the workload's sidecar opened, by outbound cluster.
+func (l *Lab) Connections(ctx context.Context, id model.WorkloadID) (map[string]envoy.Connections, error) {
+	c := l.cell(id)
+	if c == nil || !c.sidecar {
+		return nil, fmt.Errorf("%s has no sidecar here", id)
+	}
+	return c.admin.OutboundConnections(ctx)
+}
+
+// Issue makes a certificate for the workload, as its sidecar has one.
+func (l *Lab) Issue(id model.WorkloadID) (identity.KeyPair, error) {
+	c := l.cell(id)
+	if c == nil {
+		return identity.KeyPair{}, fmt.Errorf("%s does not run here", id)
+	}
+	return l.setting.ca.Issue(c.uri, identity.DefaultLeafTTL)
 }

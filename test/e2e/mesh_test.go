@@ -95,10 +95,16 @@ type mesh struct {
 
 func startMesh(t *testing.T, dir string, capture bool) *mesh {
 	t.Helper()
+	return startMeshWith(t, lab.Options{Dir: dir, Capture: capture})
+}
+
+func startMeshWith(t *testing.T, o lab.Options) *mesh {
+	t.Helper()
 	before := interfaces(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	l, err := lab.Start(ctx, lab.Options{Dir: dir, Envoy: *envoyFlag, Capture: capture, Address: controlAddress(), Out: &logWriter{t}})
+	o.Envoy, o.Address, o.Out = *envoyFlag, controlAddress(), &logWriter{t}
+	l, err := lab.Start(ctx, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,7 +114,7 @@ func startMesh(t *testing.T, dir string, capture bool) *mesh {
 		}
 		assertNothingLeft(t, before)
 	})
-	return &mesh{l, t, dir}
+	return &mesh{l, t, o.Dir}
 }
 
 type logWriter struct{ t *testing.T }

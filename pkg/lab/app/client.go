@@ -42,6 +42,22 @@ type Client struct {
 	lines  *lineConn // the kept connection of a TCP target
 }
 
+// Secured is dial with TLS of the application's own around the connection,
+// whatever the port's protocol is.
+func Secured(dial Dial, config *tls.Config) Dial {
+	return func(ctx context.Context, address string) (net.Conn, error) {
+		conn, err := dial(ctx, address)
+		if err != nil {
+			return nil, err
+		}
+		secured := tls.Client(conn, config)
+		if err := secured.HandshakeContext(ctx); err != nil {
+			return nil, errors.Join(err, conn.Close())
+		}
+		return secured, nil
+	}
+}
+
 // NewClient calls target by dial; if proxy is set, through the sidecar's
 // explicit HTTP proxy at that address.
 func NewClient(name string, target Target, dial Dial, proxy string) *Client {

@@ -76,7 +76,9 @@ func (c *lineConn) call(ctx context.Context, text string) (Echo, error) {
 	if body != text {
 		return Echo{}, fmt.Errorf("not the application's answer: %.100q", line)
 	}
-	return Echo{Name: name, Protocol: "lines", Body: body}, nil
+	return Echo{
+		Name: strings.ReplaceAll(name, tlsMark, ""), TLS: strings.Count(name, tlsMark), Protocol: "lines", Body: body,
+	}, nil
 }
 
 func (c *lineConn) line(ctx context.Context) (string, error) {

@@ -31,6 +31,7 @@ type Echo struct {
 	Host     string `json:"host"`
 	Path     string `json:"path"`
 	Body     string `json:"body,omitempty"`
+	TLS      int    `json:"tls,omitempty"` // layers of TLS that arrived at the application itself
 }
 
 // Server is one application: a name and the ports it serves.
@@ -43,20 +44,23 @@ type Server struct {
 // NewServer is an application without ports.
 func NewServer(name string) *Server { return &Server{name: name} }
 
-// Serve answers on ln in the protocol of the port until Close: HTTP/1.1 and
-// HTTP/2 without TLS, gRPC, HTTPS with a certificate of its own, or lines of
-// text; a server-first port greets first.
+// Serve answers on ln in the protocol of the port until Close: HTTP/1.1,
+// HTTP/2 and gRPC, or lines of text; a server-first port greets first. All
+// others answer with TLS, by a certificate of their own, if the caller begins
+// with it, and tell so.
 func (s *Server) Serve(ln net.Listener, p model.Protocol) error {
-	switch {
-	case p == model.HTTPS || p == model.TLS:
+	if !p.ServerFirst() {
 		cert, err := ownCertificate(s.name)
 		if err != nil {
 			return err
 		}
-		s.serveHTTP(tls.NewListener(ln, &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}))
-	case p.IsHTTP():
+		ln = layeredListener{ln, &tls.Config{
+			Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"},
+		}}
+	}
+	if p.IsHTTP() || p == model.HTTPS || p == model.TLS {
 		s.serveHTTP(ln)
-	default:
+	} else {
 		s.serveLines(ln, p.ServerFirst())
 	}
 	return nil
@@ -79,10 +83,15 @@ func (s *Server) serveHTTP(ln net.Listener) {
 	server := &http.Server{
 		Handler: http.HandlerFunc(s.answer), Protocols: protocols,
 		ErrorLog: log.New(io.Discard, "", 0), // what fails, the caller counts
+		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
+			return context.WithValue(ctx, connKey{}, conn)
+		},
 	}
 	s.close = append(s.close, server.Close)
 	s.done.Go(func() { _ = server.Serve(ln) }) // ends with Close
 }
+
+type connKey struct{}
 
 func (s *Server) answer(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(io.LimitReader(r.Body, 1<<16))
@@ -96,7 +105,9 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+	conn, _ := r.Context().Value(connKey{}).(net.Conn)
 	echo, err := json.Marshal(Echo{
+		TLS:      layersOf(conn),
 		Name:     s.name,
 		Peer:     peerOf(r.Header.Get("X-Forwarded-Client-Cert")),
 		Protocol: r.Proto, Method: r.Method, Host: r.Host, Path: r.URL.Path, Body: string(body),
@@ -125,7 +136,8 @@ func peerOf(xfcc string) string {
 	return ""
 }
 
-// serveLines answers each line with the name and the line.
+// serveLines answers each line with the name, a mark for each layer of TLS
+// that arrived, and the line.
 func (s *Server) serveLines(ln net.Listener, greet bool) {
 	ctx, cancel := context.WithCancel(context.Background())
 	s.close = append(s.close, func() error { cancel(); return ln.Close() })
@@ -145,6 +157,9 @@ func (s *Server) serveLines(ln net.Listener, greet bool) {
 	})
 }
 
+// tlsMark follows the name; a name never has it.
+const tlsMark = "+tls"
+
 func (s *Server) echoLines(conn net.Conn, greet bool) {
 	if greet {
 		if _, err := fmt.Fprintf(conn, "%s ready\n", s.name); err != nil {
@@ -153,7 +168,8 @@ func (s *Server) echoLines(conn net.Conn, greet bool) {
 	}
 	lines := bufio.NewScanner(conn)
 	for lines.Scan() {
-		if _, err := fmt.Fprintf(conn, "%s %s\n", s.name, lines.Text()); err != nil {
+		name := s.name + strings.Repeat(tlsMark, layersOf(conn))
+		if _, err := fmt.Fprintf(conn, "%s %s\n", name, lines.Text()); err != nil {
 			return
 		}
 	}

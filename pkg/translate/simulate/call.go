@@ -30,7 +30,7 @@ type Mesh struct {
 type Peer struct {
 	ID       model.WorkloadID
 	Address  string
-	Identity string            // SPIFFE URI of its certificate; empty: it has none
+	Identity string            // SPIFFE URI of its certificate, without a sidecar of its application's; empty: it has none
 	Config   *translate.Config // nil: no sidecar
 
 	decoded *decoder
@@ -190,7 +190,7 @@ func (m *Mesh) Call(c Call) []Outcome {
 	var hops []hop
 	var ended *Outcome
 	if from.Config == nil {
-		hops = []hop{{address: c.Address, port: c.Port, sent: c.raw()}}
+		hops = []hop{{address: c.Address, port: c.Port, sent: c.raw(), identity: from.Identity}}
 	} else {
 		hops, ended = from.send(c)
 	}

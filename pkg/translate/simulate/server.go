@@ -76,7 +76,8 @@ func (p *Peer) serve(c Call, h hop, chain *listenerv3.FilterChain, o Outcome) Ou
 		o.Why = p.ID.String() + " refuses plaintext"
 		return c.failed(o)
 	}
-	if !c.http() {
+	// TLS of the application that the sidecar ends has HTTP in it.
+	if ended := h.sent == AppTLS && chain.TransportSocket != nil; !c.http() && !(ended && c.Protocol == HTTPS) {
 		o.Why = p.ID.String() + " expects HTTP"
 		return c.failed(o)
 	}
