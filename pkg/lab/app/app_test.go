@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
 	"net/http"
 	"strings"
@@ -158,6 +159,22 @@ func TestBrokenConnectionIsAFailure(t *testing.T) {
 		ln.Close()
 		if got := accepted.Load(); got != 1 {
 			t.Errorf("%s: %d connections for one call", p, got)
+		}
+	}
+}
+
+// TLS that arrives on any port is answered, and told.
+func TestAnswerTellsOfTLS(t *testing.T) {
+	for _, p := range []model.Protocol{model.TCP, model.HTTP, model.GRPC} {
+		ln, _ := listen(t)
+		start(t, "cart", ln, p)
+		config := &tls.Config{InsecureSkipVerify: true}
+		dial := Secured(dialTCP, config)
+		client := NewClient("web", Target{Host: "cart", Port: 80, Protocol: p, Address: ln.Addr().String()}, dial, "")
+		echo, err := client.Call(t.Context(), false)
+		client.Close()
+		if err != nil || echo.TLS != 1 || echo.Name != "cart" {
+			t.Errorf("%s: %+v, %v; want one layer at cart", p, echo, err)
 		}
 	}
 }
