@@ -88,6 +88,7 @@ func TestResultMatrix(t *testing.T) {
 	force := func(in *model.Inputs) { in.Mesh.AutoMTLS, in.Mesh.MutualTLS = false, true }
 	// The server runs as another account than the client was told.
 	stranger := func(m *Mesh) { m.at("10.0.0.1").Identity = "spiffe://cluster.local/ns/shop/sa/stranger" }
+	certified := func(m *Mesh) { m.at("10.0.0.9").Identity = "spiffe://cluster.local/ns/shop/sa/legacy" }
 	for _, row := range []matrixRow{
 		{"plaintext through a sidecar", "web", exclude, nil, HTTP, model.HTTP, [5]string{"200", "200", "200", "403", "403"}},
 		{"plaintext without one", "legacy", nil, nil, HTTP, model.HTTP, [5]string{"200", "200", "200", "403", "403"}},
@@ -95,7 +96,8 @@ func TestResultMatrix(t *testing.T) {
 		{"mesh mTLS to another account", "web", force, stranger, HTTP, model.HTTP, [5]string{"", "", "503", "503", "503"}},
 		{"AUTO", "web", nil, nil, HTTP, model.HTTP, [5]string{"200", "200", "200", "200", "200"}},
 		{"AUTO, gRPC", "web", nil, nil, GRPC, model.GRPC, [5]string{"200", "200", "200", "200", "200"}},
-		{"TLS without a certificate", "legacy", nil, nil, HTTPS, model.HTTP, [5]string{"works", "works", "works", "closed", ""}},
+		{"TLS without a certificate", "legacy", nil, nil, HTTPS, model.HTTP, [5]string{"works", "works", "works", "closed", "works"}},
+		{"TLS with a certificate", "legacy", nil, certified, HTTPS, model.HTTP, [5]string{"works", "works", "works", "works", "works"}},
 		{"TCP: plaintext through a sidecar", "web", exclude, nil, TCP, model.TCP, [5]string{"works", "works", "works", "closed", "closed"}},
 		{"TCP: plaintext without one", "legacy", nil, nil, TCP, model.TCP, [5]string{"works", "works", "works", "closed", "closed"}},
 		{"TCP: mesh mTLS", "web", force, nil, TCP, model.TCP, [5]string{"closed", "closed", "works", "works", "works"}},
