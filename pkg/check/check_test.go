@@ -121,6 +121,7 @@ func TestProblems(t *testing.T) {
 		{"a port without a name", replace("", ", {containerPort: 9999}, {containerPort: 53, protocol: UDP}"), "", []string{
 			"info UNNAMED_PORT Pod shop/cart: spec.containers[].ports: no Service names port 9999, so neither a Policy's target nor an annotation reaches it; its mode is DISABLE, set by mesh config authPolicy: ",
 		}},
+		{"a port of a probe only", replace("", ", {containerPort: 9999}], readinessProbe: {httpGet: {path: /ready, port: 9999}}, args: ["), "", nil},
 		{"a port around the sidecar", replace(`traffic.sidecar.istio.io/excludeInboundPorts: "22, 8080"`, "") + policy("p", "shop", strict), "", []string{
 			"warning UNCAPTURED_PORT Pod shop/cart: metadata.annotations[traffic.sidecar.istio.io/excludeInboundPorts]: port 8080 should be STRICT, set by Policy shop/p, but ",
 		}},

@@ -37,7 +37,8 @@ func (c *checker) unnamedPorts() {
 		}
 		for _, port := range declared(pod) {
 			at := place{pod.Namespace, w.Group, port}
-			if served[id][port] {
+			probed := slices.ContainsFunc(w.Probes, func(p model.Probe) bool { return p.Port == port })
+			if served[id][port] || probed { // a probe's own port is open, and meant to be
 				continue
 			}
 			if first[at] == nil {

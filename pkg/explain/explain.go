@@ -147,7 +147,7 @@ type Endpoint struct {
 // Loser is an object that would decide the mode if the winner were not there.
 type Loser struct {
 	Object string `json:"object"`
-	Mode   string `json:"mode,omitempty"` // empty for a tie
+	Mode   string `json:"mode,omitempty"` // empty: it lost the tie within its rank
 	Rank   string `json:"rank"`
 	At     string `json:"at,omitempty"`
 }
@@ -167,6 +167,7 @@ func (e *Explainer) Ask(from, to string) (Answer, error) {
 		e.mesh = simulate.Of(e.snapshot, e.involved(caller, target)...)
 	}
 	a := e.answer(caller, target)
+	e.losers(a.Endpoints)
 	a.Notes = e.notes(&a)
 	a.Change = e.changes(&a)
 	return a, nil
@@ -269,8 +270,26 @@ func (e *Explainer) serverSide(out *Endpoint, id model.WorkloadID, port uint16) 
 	d := e.snapshot.Decision(id, port)
 	out.decision = d
 	out.Mode, out.Rank, out.Source, out.At = d.Mode.String(), rankWords(d.Rank), d.By(), e.place(d.Source)
-	for _, key := range d.Losers {
-		out.Losers = append(out.Losers, Loser{Object: key.String(), Rank: rankWords(d.Rank), At: e.place(key)})
+}
+
+// losers fills in what lost against each decision: its equals, then what the
+// later ranks say. authPolicy is only worth a word if it says something else.
+func (e *Explainer) losers(endpoints []Endpoint) {
+	for i := range endpoints {
+		p := &endpoints[i]
+		if !p.Sidecar {
+			continue
+		}
+		_, port, _ := cutPort(p.Address)
+		number, _ := strconv.ParseUint(port, 10, 16)
+		for rank, d := range e.snapshot.Ranks(e.workloadOf(p).ID, uint16(number)) {
+			if rank > 0 && (d.Rank != model.RankMeshConfig || d.Mode != p.decision.Mode) {
+				p.Losers = append(p.Losers, Loser{Object: d.By(), Mode: d.Mode.String(), Rank: rankWords(d.Rank), At: e.place(d.Source)})
+			}
+			for _, key := range d.Losers {
+				p.Losers = append(p.Losers, Loser{Object: key.String(), Rank: rankWords(d.Rank), At: e.place(key)})
+			}
+		}
 	}
 }
 

@@ -40,7 +40,7 @@ func sentences() []sentence {
 			"a new Policy in namespace shop: spec: {targets: [{name: cart, ports: [{number: 80}]}], peers: [{mtls: {mode: PERMISSIVE}}]} - "}},
 		{"refused, with a tie", "shop/old", "secure.shop:80", nil, VerdictRefused, []string{
 			"A call would be refused: 403, plaintext refused: secure.shop.svc.cluster.local:80 accepts only mutual TLS (STRICT, set by Policy shop/secure).",
-			"STRICT, set by Policy shop/secure for this port (shop.yaml:7)\n          over Policy shop/secure-too for this port too: a tie",
+			"STRICT, set by Policy shop/secure for this port (shop.yaml:7)\n          over Policy shop/secure-too for this port too: a tie, which the oldest valid one wins\n          over Policy shop/all for the namespace, PERMISSIVE\n          over mesh config authPolicy, DISABLE\n",
 			"Policy shop/secure (shop.yaml:7): spec.peers: [{mtls: {mode: PERMISSIVE}}] - "}},
 		{"TCP is closed", "shop/old", "tcp:7000", nil, VerdictRefused, []string{"A call would be refused: closed, shop/cart-1 refuses plaintext."}},
 		{"excluded", "shop/web", "secure:80", func(in *model.Inputs) { in.Mesh.Excluded = []string{"*.shop.svc.cluster.local"} }, VerdictRefused, []string{
@@ -82,6 +82,10 @@ func sentences() []sentence {
 			"calls to a pod's own address are passed on untouched", "the caller: host: secure.shop.svc.cluster.local:80 instead of 10.0.0.11:8081 - "}},
 		{"a port that no service names", "shop/old", "10.0.0.11:9999", strictAll, VerdictRefused, []string{
 			"no service leads to port 9999 of it", "a new PeerAuthentication in namespace shop: spec: {selector: {matchLabels: {app: cart-1}}, portLevelMtls: {9999: {mode: PERMISSIVE}}} - "}},
+		{"a port that only a probe names", "shop/old", "10.0.0.11:9999", func(in *model.Inputs) {
+			strictAll(in)
+			in.Workloads[2].Probes = []model.Probe{{Port: 9999, Path: "/ready"}}
+		}, VerdictPlaintext, []string{"Only a health probe names the port, so it is open to any bytes in every mode."}},
 		{"cluster IP", "shop/web", "10.96.0.2:80", nil, VerdictMTLS, []string{"secure.shop.svc.cluster.local:80 (http)\nA call would work (200), in mesh mTLS."}},
 		{"ExternalName", "shop/web", "outside:80", nil, VerdictPlaintext, []string{
 			"A call would leave the mesh in plaintext; whether it works is up to outside.shop.svc.cluster.local.", "Service shop/outside is outside the mesh"}},

@@ -128,6 +128,11 @@ func (e *Explainer) notes(a *Answer) []string {
 		} else {
 			add("This is a pod's own address, and no service leads to port %d of it: no Policy can target it by name.", to.Port)
 		}
+		for i := range a.Endpoints {
+			if strings.HasSuffix(a.Endpoints[i].outcome.Chain, "|probe") {
+				add("Only a health probe names the port, so it is open to any bytes in every mode.")
+			}
+		}
 	case KindExternal:
 		add("%s is outside the mesh: mesh mTLS is never sent there by itself.", to.Service)
 		if a.Verdict == VerdictPlaintext && a.From.Sidecar {

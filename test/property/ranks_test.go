@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"math/rand/v2"
 	"net"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -190,6 +191,34 @@ func checkAnswer(t *testing.T, in *model.Inputs, from *model.Workload, to pair, 
 	if seen != len(to.port.Endpoints) {
 		t.Errorf("%s -> %s:%d: %d endpoints, want %d: %+v", from.ID, to.service.Host, to.port.Number, seen, len(to.port.Endpoints), answer.Endpoints)
 	}
+}
+
+// TestLosers: what Ranks lists is in the order of the ranks, each object once,
+// and begins with what Decision says.
+func TestLosers(t *testing.T) {
+	eachMesh(t, func(t *testing.T, _ *rand.Rand, in model.Inputs) {
+		s := model.Build(in)
+		for _, w := range in.Workloads {
+			for port := range uint16(20) {
+				ranks := s.Ranks(w.ID, 8000+port)
+				if d := s.Decision(w.ID, 8000+port); !reflect.DeepEqual(d, ranks[0]) {
+					t.Errorf("%s:%d: %+v decides, but %+v is first", w.ID, 8000+port, d, ranks[0])
+				}
+				seen := map[model.Key]bool{}
+				for i, d := range ranks {
+					if i > 0 && d.Rank <= ranks[i-1].Rank {
+						t.Errorf("%s:%d: rank %d after %d", w.ID, 8000+port, d.Rank, ranks[i-1].Rank)
+					}
+					for _, key := range append([]model.Key{d.Source}, d.Losers...) {
+						if seen[key] && d.Rank != model.RankMeshConfig {
+							t.Errorf("%s:%d: %s twice in %+v", w.ID, 8000+port, key, ranks)
+						}
+						seen[key] = true
+					}
+				}
+			}
+		}
+	})
 }
 
 func workload(in *model.Inputs, id model.WorkloadID) *model.Workload {
