@@ -20,6 +20,7 @@ const (
 	reasonExternal                  // outside the mesh
 	reasonAccepts                   // AUTO, and the endpoint accepts
 	reasonBare                      // AUTO, and the endpoint has no sidecar
+	reasonAside                     // AUTO, and its sidecar does not see the port
 	reasonDisabled                  // AUTO, and its mode is DISABLE
 	reasonServerFirst               // AUTO, and it takes plaintext only
 	reasonNobody                    // AUTO, and there is no endpoint
@@ -46,6 +47,8 @@ func (e *Explainer) reason(from Caller, to Target, at *Endpoint) reason {
 	switch {
 	case at.Address == "":
 		return reasonNobody
+	case !at.Sidecar && at.aside:
+		return reasonAside
 	case !at.Sidecar:
 		return reasonBare
 	case at.decision.Mode == model.Disable:
@@ -74,6 +77,8 @@ func (e *Explainer) why(from Caller, to Target, at *Endpoint) string {
 		return "AUTO: it has a sidecar and accepts mesh mTLS"
 	case reasonBare:
 		return "AUTO: it has no sidecar"
+	case reasonAside:
+		return "AUTO: its capture annotations keep the port from its sidecar"
 	case reasonDisabled:
 		return "AUTO: its mode is DISABLE"
 	case reasonServerFirst:

@@ -140,6 +140,7 @@ type Endpoint struct {
 	Fails  string  `json:"fails,omitempty"` // why, if it does
 
 	outcome  simulate.Outcome
+	aside    bool // capture keeps the port from the workload's sidecar
 	decision model.Decision
 	reason   reason
 }
@@ -257,6 +258,8 @@ func (e *Explainer) endpoint(from Caller, to Target, o simulate.Outcome) Endpoin
 	w := e.byAddress[host]
 	if err == nil && w != nil {
 		out.Workload, out.Sidecar = w.ID.String(), e.snapshot.HasSidecar(w.ID)
+		out.aside = out.Sidecar && !w.Inbound.Has(uint16(port))
+		out.Sidecar = out.Sidecar && !out.aside
 	}
 	if out.Sidecar {
 		e.serverSide(&out, w.ID, uint16(port))

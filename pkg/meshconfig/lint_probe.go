@@ -3,17 +3,9 @@ package meshconfig
 import (
 	"fmt"
 	"slices"
-	"strconv"
-	"strings"
 
 	"github.com/meshpilot/pilot/pkg/model"
 	corev1 "k8s.io/api/core/v1"
-)
-
-// Which inbound ports reach the sidecar (spec xds.md 4).
-const (
-	includeInboundAnnotation = "traffic.sidecar.istio.io/includeInboundPorts"
-	excludeInboundAnnotation = "traffic.sidecar.istio.io/excludeInboundPorts"
 )
 
 // probeRemark is a problem of all pods of a group, reported once.
@@ -41,7 +33,7 @@ func (l *linter) podProbes(pods []*corev1.Pod) {
 			case p.missing != "":
 				r.code = codeProbePort
 				r.text = fmt.Sprintf("%s: the %s of container %s asks nobody", p.missing, p.what, p.container)
-			case l.snapshot.HasSidecar(w.ID) && captured(pod, v, p.probe.Port):
+			case l.snapshot.HasSidecar(w.ID) && captured(w, v, p.probe.Port):
 				p.judge(v, &r)
 			}
 			if r.code != "" {
@@ -124,22 +116,9 @@ func portOf(v *model.ServerView, port uint16) *model.InboundPort {
 }
 
 // captured says whether what arrives at the port gets to the sidecar.
-func captured(pod *corev1.Pod, v *model.ServerView, port uint16) bool {
+func captured(w *model.Workload, v *model.ServerView, port uint16) bool {
 	if v.Class.Capture == model.CaptureNone {
 		return portOf(v, port) != nil
 	}
-	text := strconv.Itoa(int(port))
-	if include, given := pod.Annotations[includeInboundAnnotation]; given && strings.TrimSpace(include) != "*" && !listed(include, text) {
-		return false
-	}
-	return !listed(pod.Annotations[excludeInboundAnnotation], text)
-}
-
-func listed(list, item string) bool {
-	for have := range splitList(list) {
-		if have == item {
-			return true
-		}
-	}
-	return false
+	return w.Inbound.Has(port)
 }

@@ -1,6 +1,7 @@
 package meshconfig
 
 import (
+	"strconv"
 	"strings"
 
 	"github.com/meshpilot/pilot/pkg/model"
@@ -103,7 +104,42 @@ func (c *compiler) podWorkload(pod *corev1.Pod) model.Workload {
 				"annotation %s: %q has no effect: write REDIRECT, TPROXY or NONE", captureAnnotation, mode)
 		}
 	}
+	w.Inbound = c.inboundPorts(pod, w.Key)
 	return w
+}
+
+// Which inbound ports reach the sidecar (spec xds.md 4).
+const (
+	includeInboundAnnotation = "traffic.sidecar.istio.io/includeInboundPorts"
+	excludeInboundAnnotation = "traffic.sidecar.istio.io/excludeInboundPorts"
+)
+
+// inboundPorts is nil if all ports are captured.
+func (c *compiler) inboundPorts(pod *corev1.Pod, on model.Key) *model.CapturedPorts {
+	include, given := pod.Annotations[includeInboundAnnotation]
+	ports := &model.CapturedPorts{All: !given || strings.TrimSpace(include) == "*"}
+	if !ports.All {
+		ports.Only = c.portList(on, includeInboundAnnotation, include)
+	}
+	ports.Except = c.portList(on, excludeInboundAnnotation, pod.Annotations[excludeInboundAnnotation])
+	if ports.All && len(ports.Except) == 0 {
+		return nil
+	}
+	return ports
+}
+
+func (c *compiler) portList(on model.Key, annotation, list string) []uint16 {
+	var ports []uint16
+	for item := range splitList(list) {
+		port, err := strconv.ParseUint(item, 10, 16)
+		if err != nil || port == 0 {
+			c.warn(codeBadAnnotation, on, "metadata.annotations["+annotation+"]",
+				"annotation %s: %q has no effect: write * or port numbers with commas between", annotation, item)
+			continue
+		}
+		ports = append(ports, uint16(port))
+	}
+	return ports
 }
 
 func entryWorkload(e *WorkloadEntry) model.Workload {

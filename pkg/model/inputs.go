@@ -1,6 +1,9 @@
 package model
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Inputs is everything that configuration depends on, validated, in any
 // order. Build makes a Snapshot of it and never fails.
@@ -140,8 +143,22 @@ type Workload struct {
 	Locality       Locality
 	Sidecar        bool // known from the object; Inputs.Connected adds to it
 	Capture        *Capture
+	Inbound        *CapturedPorts // nil: all ports reach the sidecar
 	Created        int64
 	Probes         []Probe // of all containers; none known without a pod
+}
+
+// CapturedPorts are the container ports whose traffic reaches the sidecar;
+// what arrives at others goes to the application directly (spec xds.md 4).
+type CapturedPorts struct {
+	All    bool
+	Only   []uint16 // if not All
+	Except []uint16
+}
+
+// Has says whether the sidecar sees the port; a nil c has all ports.
+func (c *CapturedPorts) Has(port uint16) bool {
+	return c == nil || (c.All || slices.Contains(c.Only, port)) && !slices.Contains(c.Except, port)
 }
 
 // Rank is the place of a statement in the order that decides a mode

@@ -128,7 +128,7 @@ func (s *Snapshot) OutboundMesh() OutboundMesh {
 // served server-first takes plaintext only in PERMISSIVE, whatever protocol
 // the service has that the client calls.
 func (s *Snapshot) acceptsMesh(h *hosted, container uint16) bool {
-	if !h.sidecar {
+	if !h.sidecar || !h.Inbound.Has(container) {
 		return false
 	}
 	d, ok := h.decision(container)

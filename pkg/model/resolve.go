@@ -235,11 +235,15 @@ func decideByAnnotation(pairs []boundPort) (Decision, bool) {
 	slices.SortStableFunc(annotated, func(a, b boundPort) int { return compareServices(a.service, b.service) })
 	winner := annotated[0]
 	d := Decision{Mode: Disable, Rank: RankAnnotation, Source: winner.service.Key}
-	if winner.port.Annotation == AnnotationMutualTLS {
-		d.Mode = Strict
-	}
-	for _, pair := range annotated[1:] {
-		if pair.service.Key != d.Source && !slices.Contains(d.Losers, pair.service.Key) {
+	for _, pair := range annotated {
+		switch {
+		case pair.service == winner.service:
+			// Of one Service's annotations about one container port the
+			// stricter counts: it was asked for protection.
+			if pair.port.Annotation == AnnotationMutualTLS {
+				d.Mode = Strict
+			}
+		case !slices.Contains(d.Losers, pair.service.Key):
 			d.Losers = append(d.Losers, pair.service.Key)
 		}
 	}

@@ -140,3 +140,15 @@ func TestTieNamesLosersOnceAndStandInsLose(t *testing.T) {
 		t.Errorf("by %s, losers %v; want Policy shop/z, %v", got.By(), got.Losers, want)
 	}
 }
+
+func TestStricterOfOneServicesAnnotations(t *testing.T) {
+	in := shop()
+	ports := in.Services[1].Ports
+	twin := ports[0]
+	ports[0].Annotation, twin.Annotation, twin.Number = AnnotationNone, AnnotationMutualTLS, 82
+	in.Services[1].Ports = append(ports, twin)
+	got := Build(in).Decision(WorkloadID{"shop", "stock-1"}, 8081)
+	if got.Mode != Strict || got.Rank != RankAnnotation || len(got.Losers) != 0 {
+		t.Errorf("%+v, want STRICT at rank 5 without losers", got)
+	}
+}

@@ -30,6 +30,12 @@ func TestClientTLS(t *testing.T) {
 			in.Workloads[0].Sidecar = false
 			in.Services[0].Ports[0].Endpoints[0].Ready = false
 		}, ClientMesh},
+		{"capture leaves the port out at one", func(in *Inputs) {
+			in.Workloads[0].Inbound = &CapturedPorts{All: true, Except: []uint16{9000}}
+		}, ClientMixed},
+		{"capture takes another port only at one", func(in *Inputs) {
+			in.Workloads[0].Inbound = &CapturedPorts{Only: []uint16{9000}}
+		}, ClientMesh},
 		{"nobody is ready", func(in *Inputs) {
 			in.Services[0].Ports[0].Endpoints[0].Ready = false
 			in.Services[0].Ports[0].Endpoints[1].Ready = false

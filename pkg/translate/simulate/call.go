@@ -33,6 +33,7 @@ type Peer struct {
 	Identity string            // SPIFFE URI of its certificate, without a sidecar of its application's; empty: it has none
 	Config   *translate.Config // nil: no sidecar
 
+	inbound *model.CapturedPorts
 	decoded *decoder
 }
 
@@ -108,7 +109,7 @@ func Of(s *model.Snapshot, only ...model.WorkloadID) *Mesh {
 		if len(only) > 0 && !slices.Contains(only, w.ID) {
 			continue
 		}
-		p := &Peer{ID: w.ID, Address: w.Address, decoded: decoded}
+		p := &Peer{ID: w.ID, Address: w.Address, inbound: w.Inbound, decoded: decoded}
 		if config, ok := configs[w.ID]; ok {
 			p.Config = &config
 			p.Identity = "spiffe://" + s.Mesh().TrustDomain + "/ns/" + w.ID.Namespace + "/sa/" + w.ServiceAccount

@@ -26,9 +26,12 @@ func (m *Mesh) arrive(c Call, from *Peer, h hop) Outcome {
 		}
 		return c.worked(o) // outside the mesh: taken to answer
 	}
-	if server.Config == nil {
+	if bare := server.Config == nil; bare || !server.inbound.Has(h.port) {
 		if h.sent == MeshTLS {
 			o.Why = "mesh mTLS to " + server.ID.String() + ", which has no sidecar"
+			if !bare {
+				o.Why += " at this port"
+			}
 			return c.failed(o)
 		}
 		return c.worked(o)
