@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 
 ARGS ?=
-FUZZTIME ?= 30s
+FUZZTIME ?= 2m
 BENCHTIME ?= 1s
 e2e := ./test/e2e/...
 say = @echo "==> $(1)"
@@ -51,7 +51,7 @@ race: ## the tests without real Envoys, with the race detector
 	@go test -race $(unit)
 
 .PHONY: fuzz
-fuzz: ## fuzz every fuzz target for FUZZTIME (30s)
+fuzz: ## fuzz every fuzz target for FUZZTIME (2m)
 	@grep -rHo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' . | sed 's/func //' | while IFS=: read -r file target; do \
 		echo "==> fuzzing $$target for $(FUZZTIME)"; \
 		go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x "$$(dirname "$$file")"; done

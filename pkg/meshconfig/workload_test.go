@@ -147,3 +147,30 @@ func TestNoWorkload(t *testing.T) {
 	equal(t, texts(problems), `warning BAD_ANNOTATION Pod shop/odd [metadata.annotations[sidecar.istio.io/interceptionMode]] annotation sidecar.istio.io/interceptionMode: "none" has no effect: write REDIRECT, TPROXY or NONE
 warning WORKLOAD_CLASH WorkloadEntry shop/twin [metadata.name] Pod shop/twin has this name too and keeps it, so this object is no workload: rename one of them`)
 }
+
+func TestCapturedPorts(t *testing.T) {
+	const include, exclude = "traffic.sidecar.istio.io/includeInboundPorts", "traffic.sidecar.istio.io/excludeInboundPorts"
+	for _, c := range []struct {
+		annotations string
+		in, out     []uint16
+		want        string
+	}{
+		{`{}`, []uint16{80, 9000}, nil, ""},
+		{`{` + include + `: "*"}`, []uint16{80}, nil, ""},
+		{`{` + include + `: "80, 81"}`, []uint16{80, 81}, []uint16{82}, ""},
+		{`{` + include + `: ""}`, nil, []uint16{80}, ""},
+		{`{` + exclude + `: "9000"}`, []uint16{80}, []uint16{9000}, ""},
+		{`{` + include + `: "80,81", ` + exclude + `: "81"}`, []uint16{80}, []uint16{81, 82}, ""},
+		{`{` + exclude + `: "9000,web"}`, []uint16{80}, []uint16{9000},
+			`warning BAD_ANNOTATION Pod shop/cart [metadata.annotations[` + exclude + `]] annotation ` + exclude + `: "web" has no effect: write * or port numbers with commas between`},
+	} {
+		in, problems := compile(t, `{apiVersion: v1, kind: Pod, metadata: {name: cart, namespace: shop, annotations: `+c.annotations+`}, status: {podIP: 10.1.0.1}}`)
+		equal(t, texts(problems), c.want)
+		for _, port := range c.in {
+			equal(t, in.Workloads[0].Inbound.Has(port), true)
+		}
+		for _, port := range c.out {
+			equal(t, in.Workloads[0].Inbound.Has(port), false)
+		}
+	}
+}

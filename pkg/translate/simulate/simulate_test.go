@@ -209,3 +209,15 @@ func ExampleMesh_Call() {
 	}
 	// Output: 200 mesh mTLS outbound|80||cart.shop.svc.cluster.local 8080|mtls
 }
+
+// What capture leaves out goes to the application, whatever the policy says.
+func TestPortsThatCaptureLeavesOut(t *testing.T) {
+	m := mesh(model.Strict, model.HTTP, func(in *model.Inputs) {
+		in.Workloads[0].Inbound = &model.CapturedPorts{All: true, Except: []uint16{8080}}
+	})
+	for _, from := range []string{"web", "legacy"} {
+		if got := m.one(t, from, HTTP); got.Result != "200" || got.Sent != Plaintext || got.Chain != "" {
+			t.Errorf("from %s: %+v, want 200 in plaintext, past the sidecar", from, got)
+		}
+	}
+}
