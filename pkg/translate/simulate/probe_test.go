@@ -102,7 +102,7 @@ func FuzzProbePath(f *testing.F) {
 func meaning(target string) string {
 	decoded, err := url.PathUnescape(target)
 	if err != nil {
-		return target
+		decoded = target // what cannot be decoded means itself
 	}
 	return path.Clean("/" + strings.ReplaceAll(decoded, "\\", "/"))
 }
