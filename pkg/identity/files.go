@@ -1,11 +1,13 @@
 package identity
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -24,6 +26,8 @@ type Dir struct {
 	Path string
 	// UID owns the files if it is not 0: the user that Envoy runs as.
 	UID int
+	// CertChain, Key and RootCert name the files; empty is the usual name.
+	CertChain, Key, RootCert string
 }
 
 // Publish shows pair in place of what the directory showed, in one step.
@@ -45,40 +49,31 @@ func (d Dir) publish(pair KeyPair) error {
 	if err := d.fill(version, pair); err != nil {
 		return errors.Join(err, os.RemoveAll(version))
 	}
-	old, _ := os.Readlink(filepath.Join(d.Path, dataLink))
-	next := filepath.Join(d.Path, "..data_tmp")
-	if err := os.Remove(next); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := d.link(dataLink, filepath.Base(version)); err != nil {
 		return err
 	}
-	if err := os.Symlink(filepath.Base(version), next); err != nil {
-		return err
+	for _, name := range d.names() {
+		if err := d.link(name, filepath.Join(dataLink, name)); err != nil {
+			return err
+		}
 	}
-	if err := os.Rename(next, filepath.Join(d.Path, dataLink)); err != nil {
-		return err
-	}
-	if err := d.linkNames(); err != nil {
-		return err
-	}
-	if old == "" || old != filepath.Base(old) {
-		return nil
-	}
-	return os.RemoveAll(filepath.Join(d.Path, old))
+	return d.sweep(filepath.Base(version))
 }
 
 func (d Dir) fill(version string, pair KeyPair) error {
 	if err := os.Chmod(version, 0o755); err != nil {
 		return err
 	}
-	for _, f := range []struct {
-		name    string
+	names := d.names()
+	for i, f := range []struct {
 		content []byte
 		mode    fs.FileMode
 	}{
-		{CertChainFile, pair.CertChain, 0o644},
-		{KeyFile, pair.Key, 0o600},
-		{RootCertFile, pair.Roots, 0o644},
+		{pair.CertChain, 0o644},
+		{pair.Key, 0o600},
+		{pair.Roots, 0o644},
 	} {
-		path := filepath.Join(version, f.name)
+		path := filepath.Join(version, names[i])
 		if err := writeNew(path, f.content, f.mode); err != nil {
 			return err
 		}
@@ -92,13 +87,43 @@ func (d Dir) fill(version string, pair KeyPair) error {
 	return nil
 }
 
-// linkNames makes the names that people and programs open; they never change.
-func (d Dir) linkNames() error {
-	for _, name := range []string{CertChainFile, KeyFile, RootCertFile} {
-		err := os.Symlink(filepath.Join(dataLink, name), filepath.Join(d.Path, name))
-		if err != nil && !errors.Is(err, fs.ErrExist) {
-			return err
+// names are those of the chain, the key and the roots.
+func (d Dir) names() [3]string {
+	return [3]string{
+		cmp.Or(d.CertChain, CertChainFile),
+		cmp.Or(d.Key, KeyFile),
+		cmp.Or(d.RootCert, RootCertFile),
+	}
+}
+
+// link makes name a link to target, in one step and in place of what was
+// there: a machine's first root file is no link yet.
+func (d Dir) link(name, target string) error {
+	path := filepath.Join(d.Path, name)
+	if old, err := os.Readlink(path); err == nil && old == target {
+		return nil
+	}
+	next := filepath.Join(d.Path, "..link_tmp")
+	if err := os.Remove(next); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.Symlink(target, next); err != nil {
+		return err
+	}
+	return os.Rename(next, path)
+}
+
+// sweep removes the versions before this one, and what writers left that were
+// killed.
+func (d Dir) sweep(current string) error {
+	entries, err := os.ReadDir(d.Path)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.IsDir() && strings.HasPrefix(e.Name(), "..2") && e.Name() != current {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(d.Path, e.Name())))
 		}
 	}
-	return nil
+	return err
 }

@@ -47,6 +47,39 @@ func TestPublishSwapsOneLink(t *testing.T) {
 	}
 }
 
+// A machine's operator puts a root file there; killed writers leave versions.
+func TestPublishTidiesUp(t *testing.T) {
+	dir := Dir{Path: t.TempDir(), CertChain: "chain.crt", Key: "tls.key", RootCert: "ca.crt"}
+	root := filepath.Join(dir.Path, "ca.crt")
+	if err := os.WriteFile(root, []byte("old"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	left := filepath.Join(dir.Path, "..2020_01_01_00_00_00.1")
+	if err := os.Mkdir(left, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("nowhere", filepath.Join(dir.Path, "..link_tmp")); err != nil {
+		t.Fatal(err)
+	}
+	pair := issue(t, testCA(t), cart, time.Hour)
+	if err := dir.Publish(pair); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string][]byte{"chain.crt": pair.CertChain, "tls.key": pair.Key, "ca.crt": pair.Roots} {
+		got, err := os.ReadFile(filepath.Join(dir.Path, name))
+		if err != nil || string(got) != string(want) {
+			t.Errorf("%s: old content or %v", name, err)
+		}
+	}
+	if target, err := os.Readlink(root); err != nil || target != "..data/ca.crt" {
+		t.Errorf("ca.crt links to %q, %v", target, err)
+	}
+	entries, err := os.ReadDir(dir.Path)
+	if err != nil || len(entries) != 5 {
+		t.Errorf("%d entries left, want 5: %v %v", len(entries), entries, err)
+	}
+}
+
 func TestPublishSetsOwner(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("only root may give files away")

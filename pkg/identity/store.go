@@ -73,12 +73,16 @@ func createCA(dir, org string, ttl time.Duration) (*CA, error) {
 	return ca, nil
 }
 
+// writeNew returns once the content is on disk: a machine that joined by a
+// token cannot join again by an empty file after a power cut.
 func writeNew(path string, content []byte, mode fs.FileMode) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(content)
+	if _, err = f.Write(content); err == nil {
+		err = f.Sync()
+	}
 	return errors.Join(err, f.Close())
 }
 
