@@ -187,8 +187,14 @@ func digestEndpoints(d *digest, endpoints []OutboundEndpoint) {
 	}
 }
 
+// compareEndpoints leaves no two different ones equal: the order in which a
+// source lists them must not show.
 func compareEndpoints(a, b OutboundEndpoint) int {
-	return cmp.Or(strings.Compare(a.Address, b.Address), int(a.Port)-int(b.Port))
+	return cmp.Or(
+		strings.Compare(a.Address, b.Address), int(a.Port)-int(b.Port),
+		strings.Compare(a.Locality.Region, b.Locality.Region), strings.Compare(a.Locality.Zone, b.Locality.Zone),
+		strings.Compare(a.Locality.SubZone, b.Locality.SubZone), cmp.Compare(a.Weight, b.Weight), compareBool(a.MeshTLS, b.MeshTLS),
+	)
 }
 
 func (p *OutboundPort) digest(svc *Service, clusterMesh Fingerprint, d *digest) Fingerprint {

@@ -2,6 +2,7 @@ package model
 
 import (
 	"math/rand/v2"
+	"slices"
 	"testing"
 )
 
@@ -88,6 +89,39 @@ func TestViewsIgnoreOrder(t *testing.T) {
 		random.Shuffle(len(ports), func(i, j int) { ports[i], ports[j] = ports[j], ports[i] })
 		if got := fingerprints(Build(in)); got != want {
 			t.Fatal("fingerprints differ after a shuffle")
+		}
+	}
+}
+
+// Replicas list endpoints in different orders: nothing that tells two apart
+// may be left out of the order in which proxies get them.
+func TestEndpointsAreOrderedByAllOfThem(t *testing.T) {
+	near, far := Locality{Region: "eu", Zone: "a"}, Locality{Region: "eu", Zone: "b"}
+	endpoints := []Endpoint{
+		{Address: "10.0.9.1", Port: 80, Ready: true, Locality: near},
+		{Address: "10.0.9.1", Port: 80, Ready: true, Locality: near, Weight: 2},
+		{Address: "10.0.9.1", Port: 80, Ready: true, Locality: far},
+		{Address: "10.0.9.1", Port: 81, Ready: true, Locality: near},
+		{Address: "10.0.9.2", Port: 80, Ready: true, Locality: near},
+	}
+	in := shop()
+	group := func() []OutboundEndpoint {
+		in.Services[0].Ports[0].Endpoints = endpoints
+		s := Build(in)
+		i := slices.IndexFunc(s.Endpoints(), func(g *EndpointGroup) bool {
+			return g.Host == in.Services[0].Host && g.Port == in.Services[0].Ports[0].Number
+		})
+		return s.Endpoints()[i].Endpoints
+	}
+	want := make([]OutboundEndpoint, len(endpoints))
+	for i, e := range endpoints {
+		want[i] = OutboundEndpoint{Address: e.Address, Port: e.Port, Locality: e.Locality, Weight: e.Weight}
+	}
+	random := rand.New(rand.NewPCG(3, 4))
+	for range 20 {
+		random.Shuffle(len(endpoints), func(i, j int) { endpoints[i], endpoints[j] = endpoints[j], endpoints[i] })
+		if got := group(); !slices.Equal(got, want) {
+			t.Fatalf("got %v, want %v", got, want)
 		}
 	}
 }

@@ -15,7 +15,9 @@ import (
 // only, so adding a service does not marshal the mesh once per namespace.
 type hosts struct {
 	domain string
-	owners claims[portName] // who has a domain on a port; short names have none
+	owners map[portName]*model.OutboundService   // who has a domain on a port; short names have none
+	later  map[portName][]*model.OutboundService // who would have it next, where those before are not exported
+	losers map[portName]bool                     // services that are among the later ones
 	byPort map[portName]*virtualHost
 }
 
@@ -36,7 +38,10 @@ func newHosts(services []*model.OutboundService, domain string, prev *hosts) *ho
 	if prev == nil {
 		prev = &hosts{}
 	}
-	h := &hosts{domain: domain, owners: claims[portName]{}, byPort: map[portName]*virtualHost{}}
+	h := &hosts{
+		domain: domain, byPort: map[portName]*virtualHost{},
+		owners: map[portName]*model.OutboundService{}, later: map[portName][]*model.OutboundService{}, losers: map[portName]bool{},
+	}
 	each := func(do func(svc *model.OutboundService, port uint16)) {
 		for _, svc := range services {
 			for _, p := range svc.Ports {
@@ -48,11 +53,11 @@ func newHosts(services []*model.OutboundService, domain string, prev *hosts) *ho
 	}
 	// Envoy refuses a configuration with a domain twice as a whole: a full
 	// name comes before all other claims, which go in the order of services.
-	each(func(svc *model.OutboundService, port uint16) { h.owners.claim(portName{port, svc.Host}, svc.Host) })
+	each(func(svc *model.OutboundService, port uint16) { h.claim(portName{port, svc.Host}, svc) })
 	each(func(svc *model.OutboundService, port uint16) {
 		var domains []string
 		for _, d := range serviceDomains(svc, domain) {
-			if h.owners.claim(portName{port, d}, svc.Host) {
+			if h.claim(portName{port, d}, svc) {
 				domains = append(domains, d)
 			}
 		}
@@ -66,15 +71,55 @@ func newHosts(services []*model.OutboundService, domain string, prev *hosts) *ho
 	return h
 }
 
+// claim says whether svc has the domain for clients that see every service.
+func (h *hosts) claim(domain portName, svc *model.OutboundService) bool {
+	owner := h.owners[domain]
+	switch {
+	case owner == nil:
+		h.owners[domain] = svc
+	case owner.Host != svc.Host:
+		h.later[domain] = append(h.later[domain], svc)
+		h.losers[portName{domain.port, svc.Host}] = true
+		return false
+	}
+	return true
+}
+
+// owner is who has the domain for clients of namespace: a service that they
+// do not see takes nothing from others. Nil if nobody has it.
+func (h *hosts) owner(namespace string, domain portName) *model.OutboundService {
+	owner := h.owners[domain]
+	if owner == nil || owner.ExportedTo(namespace) {
+		return owner
+	}
+	for _, svc := range h.later[domain] {
+		if svc.ExportedTo(namespace) {
+			return svc
+		}
+	}
+	return nil
+}
+
 // in is the virtual host for clients of namespace, which find services of
 // their own namespace by short name too.
 func (h *hosts) in(namespace string, svc *model.OutboundService, port uint16) *virtualHost {
 	host := h.byPort[portName{port, svc.Host}]
-	name := shortName(svc, h.domain)
-	if _, taken := h.owners[portName{port, name}]; svc.Namespace != namespace || name == "" || taken {
+	domains := host.domains
+	if h.losers[portName{port, svc.Host}] {
+		domains = nil
+		for _, d := range serviceDomains(svc, h.domain) {
+			if h.owner(namespace, portName{port, d}).Host == svc.Host {
+				domains = append(domains, d)
+			}
+		}
+	}
+	if name := shortName(svc, h.domain); name != "" && svc.Namespace == namespace && h.owner(namespace, portName{port, name}) == nil {
+		domains = append(slices.Clip(domains), name)
+	}
+	if slices.Equal(domains, host.domains) {
 		return host
 	}
-	return newVirtualHost(svc.Host, port, append(slices.Clip(host.domains), name))
+	return newVirtualHost(svc.Host, port, domains)
 }
 
 func newVirtualHost(host string, port uint16, domains []string) *virtualHost {

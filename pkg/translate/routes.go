@@ -36,7 +36,7 @@ func outboundRoutes(v *model.ClientView, shared *Shared) []*Resource {
 // host:port of any protocol. Without a port it is 80, else the lowest HTTP port.
 func proxyRoutes(v *model.ClientView) *Resource {
 	var b builder
-	names := claims[string]{}
+	names := claims{}
 	for _, svc := range v.Services {
 		names.claim(svc.Host, svc.Host)
 	}
@@ -71,9 +71,9 @@ func proxyRoutes(v *model.ClientView) *Resource {
 
 // claims keeps a domain from standing in two virtual hosts, for which Envoy
 // refuses a route configuration as a whole.
-type claims[K comparable] map[K]string
+type claims map[string]string
 
-func (c claims[K]) claim(domain K, host string) bool {
+func (c claims) claim(domain, host string) bool {
 	owner, taken := c[domain]
 	if !taken {
 		c[domain] = host
