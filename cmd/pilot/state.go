@@ -34,7 +34,7 @@ func defaultStateDir() string {
 }
 
 func (f *stateFlags) openCA() (*identity.CA, error) {
-	ca, err := identity.OpenCA(f.dir, identity.DefaultOrg, identity.DefaultRootTTL)
+	ca, err := identity.OpenCA(f.dir, identity.Options{})
 	if err != nil {
 		return nil, fmt.Errorf("--state-dir: %w", err)
 	}

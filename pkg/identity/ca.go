@@ -1,23 +1,22 @@
-// Package identity is the mesh's certificate authority: it makes the root,
-// issues one short-lived certificate per workload identity, and publishes key
-// pairs as files the way Kubernetes mounts Secrets, for Envoy to read.
+// Package identity is the mesh's certificate authority: it keeps or is given a
+// root, signs one short-lived certificate per workload identity, and publishes
+// key pairs as files the way Kubernetes mounts Secrets, for Envoy to read.
 //
 // Key material leaves the package only in files and in tls.Config: a KeyPair
 // prints as its identity, and no error contains key bytes.
 package identity
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
+	"cmp"
+	"crypto"
 	"crypto/rand"
-	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/pem"
+	"errors"
 	"fmt"
-	"log/slog"
 	"math/big"
-	"net/url"
+	"slices"
+	"sync/atomic"
 	"time"
 )
 
@@ -28,53 +27,78 @@ const (
 	DefaultRootTTL = 87600 * time.Hour
 	// DefaultLeafTTL is the lifetime of a workload certificate.
 	DefaultLeafTTL = 19 * time.Hour
-	// MaxLeafTTL is the longest lifetime of any leaf, and the control plane's.
+	// MaxLeafTTL is the longest lifetime of any leaf, unless Lifetimes say
+	// otherwise.
 	MaxLeafTTL = 168 * time.Hour
 
 	// backdate lets a certificate work on machines whose clock is behind.
 	backdate = 2 * time.Minute
 )
 
+// Lifetimes bound the leaves of a CA. What is 0 is DefaultLeafTTL and
+// MaxLeafTTL.
+type Lifetimes struct {
+	Default time.Duration // of who asks for none
+	Max     time.Duration
+}
+
+// Options say what a CA is like; the zero value is the default of everything.
+type Options struct {
+	Org       string        // of a self-signed root
+	RootTTL   time.Duration // of a self-signed root
+	KeyType   KeyType       // of the keys that the CA makes
+	Lifetimes Lifetimes
+}
+
+func (o Options) withDefaults() Options {
+	o.Org = cmp.Or(o.Org, DefaultOrg)
+	o.RootTTL = cmp.Or(o.RootTTL, DefaultRootTTL)
+	o.Lifetimes.Default = cmp.Or(o.Lifetimes.Default, DefaultLeafTTL)
+	o.Lifetimes.Max = cmp.Or(o.Lifetimes.Max, MaxLeafTTL)
+	return o
+}
+
 // CA signs the certificates of one mesh. It is safe for concurrent use.
 type CA struct {
-	cert    *x509.Certificate
-	key     *ecdsa.PrivateKey
-	rootPEM []byte
+	options Options
+	current atomic.Pointer[authority]
+	counts  struct{ issued, refused, failed atomic.Uint64 }
 }
 
-// KeyPair is a leaf with its key and the roots that verify its peers, as PEM.
-type KeyPair struct {
-	URI       string // the identity
-	CertChain []byte
-	Key       []byte
-	Roots     []byte
+// authority is what a CA signs with, and what it trusts: replaced as a whole.
+type authority struct {
+	cert  *x509.Certificate
+	key   crypto.Signer
+	chain []*x509.Certificate // what peers need between a leaf and a root
+	roots []*x509.Certificate
+
+	chainPEM, rootsPEM []byte
+	pool               *x509.CertPool
+	ends               time.Time // no leaf lives longer
 }
 
-// String is the identity alone, so that printing a pair never shows its key.
-func (p KeyPair) String() string { return "key pair of " + p.URI }
-
-// GoString is String: %#v shows no key either.
-func (p KeyPair) GoString() string { return p.String() }
-
-// LogValue is String for log/slog.
-func (p KeyPair) LogValue() slog.Value { return slog.StringValue(p.String()) }
-
-// MarshalText is String, for JSON and everything else that asks for text.
-func (p KeyPair) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
-
-// URI is the SPIFFE identity of a service account.
-func URI(trustDomain, namespace, account string) string {
-	return "spiffe://" + trustDomain + "/ns/" + namespace + "/sa/" + account
+func newAuthority(cert *x509.Certificate, key crypto.Signer, chain, roots []*x509.Certificate) *authority {
+	a := &authority{
+		cert: cert, key: key, chain: chain, roots: roots,
+		chainPEM: encodeCertificates(chain), rootsPEM: encodeCertificates(roots),
+		pool: x509.NewCertPool(), ends: cert.NotAfter,
+	}
+	for _, root := range roots {
+		a.pool.AddCert(root)
+	}
+	return a
 }
 
-// ControlPlaneURI is the identity that the control plane shows on port 15012.
-func ControlPlaneURI(trustDomain, namespace string) string {
-	return URI(trustDomain, namespace, "istio-pilot-service-account")
-}
-
-// NewCA makes a self-signed root that is valid from now for ttl.
+// NewCA makes a self-signed root that is valid from now for ttl, and is the
+// default in all else.
 func NewCA(org string, ttl time.Duration) (*CA, error) {
-	key, err := newKey()
+	return New(Options{Org: org, RootTTL: ttl})
+}
+
+// New makes a CA with a new self-signed root.
+func New(o Options) (*CA, error) {
+	o = o.withDefaults()
+	key, err := o.KeyType.generate()
 	if err != nil {
 		return nil, err
 	}
@@ -85,9 +109,9 @@ func NewCA(org string, ttl time.Duration) (*CA, error) {
 	now := time.Now()
 	template := &x509.Certificate{
 		SerialNumber:          serial,
-		Subject:               pkix.Name{Organization: []string{org}},
+		Subject:               pkix.Name{Organization: []string{o.Org}},
 		NotBefore:             now.Add(-backdate),
-		NotAfter:              now.Add(ttl),
+		NotAfter:              now.Add(o.RootTTL),
 		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 		BasicConstraintsValid: true,
 		IsCA:                  true,
@@ -96,107 +120,54 @@ func NewCA(org string, ttl time.Duration) (*CA, error) {
 	if err != nil {
 		return nil, fmt.Errorf("sign root certificate: %w", err)
 	}
-	return newCA(der, key)
-}
-
-func newCA(der []byte, key *ecdsa.PrivateKey) (*CA, error) {
 	cert, err := x509.ParseCertificate(der)
 	if err != nil {
 		return nil, fmt.Errorf("parse root certificate: %w", err)
 	}
-	return &CA{cert: cert, key: key, rootPEM: encodePEM("CERTIFICATE", der)}, nil
+	return newCA(o, newAuthority(cert, key, nil, []*x509.Certificate{cert})), nil
 }
 
-// RootPEM is the root certificate.
-func (c *CA) RootPEM() []byte { return c.rootPEM }
-
-// Issue makes a new key and its certificate for a workload's SPIFFE URI. It
-// never outlives the root.
-func (c *CA) Issue(uri string, ttl time.Duration) (KeyPair, error) {
-	return c.issue(uri, nil, ttl)
+func newCA(o Options, a *authority) *CA {
+	ca := &CA{options: o.withDefaults()}
+	ca.current.Store(a)
+	return ca
 }
 
-// IssueControlPlane makes the control plane's pair for port 15012: its URI
-// and the DNS names under which proxies reach it.
-func (c *CA) IssueControlPlane(trustDomain, namespace string) (KeyPair, error) {
-	var names []string
-	for _, name := range []string{"istio-pilot", "istiod", "istio-citadel"} {
-		names = append(names, name+"."+namespace+".svc", name+"."+namespace)
-	}
-	return c.issue(ControlPlaneURI(trustDomain, namespace), names, MaxLeafTTL)
+// Lifetimes are the bounds of what the CA issues.
+func (c *CA) Lifetimes() Lifetimes { return c.options.Lifetimes }
+
+// Roots are all roots that are trusted now, as PEM.
+func (c *CA) Roots() []byte { return c.current.Load().rootsPEM }
+
+// RootCertificates are all roots that are trusted now.
+func (c *CA) RootCertificates() []*x509.Certificate { return slices.Clone(c.current.Load().roots) }
+
+// Signed says whether the certificate is of the CA's present signing
+// certificate, and so not of one that was replaced.
+func (c *CA) Signed(leaf *x509.Certificate) bool {
+	return leaf.CheckSignatureFrom(c.current.Load().cert) == nil
 }
 
-func (c *CA) issue(uri string, names []string, ttl time.Duration) (KeyPair, error) {
-	san, err := url.Parse(uri)
-	if err != nil || san.Scheme != "spiffe" || san.Host == "" {
-		return KeyPair{}, fmt.Errorf("%q is not a SPIFFE identity", uri)
+// Verify says why a peer's chain, its leaf first, does not lead to a root that
+// is trusted now.
+func (c *CA) Verify(chain []*x509.Certificate) error {
+	if len(chain) == 0 {
+		return errors.New("no certificate is presented")
 	}
-	if ttl > MaxLeafTTL {
-		return KeyPair{}, fmt.Errorf("requested TTL %s is greater than the max allowed TTL %s", ttl, MaxLeafTTL)
+	between := x509.NewCertPool()
+	for _, cert := range chain[1:] {
+		between.AddCert(cert)
 	}
-	key, err := newKey()
-	if err != nil {
-		return KeyPair{}, err
-	}
-	serial, err := newSerial()
-	if err != nil {
-		return KeyPair{}, err
-	}
-	now := time.Now()
-	end := now.Add(ttl)
-	if end.After(c.cert.NotAfter) {
-		end = c.cert.NotAfter
-	}
-	// The subject is empty, so x509 marks the SAN critical.
-	template := &x509.Certificate{
-		SerialNumber:          serial,
-		NotBefore:             now.Add(-backdate),
-		NotAfter:              end,
-		KeyUsage:              x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment,
-		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-		BasicConstraintsValid: true,
-		URIs:                  []*url.URL{san},
-		DNSNames:              names,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, c.cert, key.Public(), c.key)
-	if err != nil {
-		return KeyPair{}, fmt.Errorf("sign certificate of %s: %w", uri, err)
-	}
-	keyPEM, err := encodeKey(key)
-	if err != nil {
-		return KeyPair{}, fmt.Errorf("encode key of %s: %w", uri, err)
-	}
-	return KeyPair{URI: uri, CertChain: encodePEM("CERTIFICATE", der), Key: keyPEM, Roots: c.rootPEM}, nil
+	_, err := chain[0].Verify(x509.VerifyOptions{
+		Roots: c.current.Load().pool, Intermediates: between, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	})
+	return err
 }
 
-// ServerTLS is the TLS side of port 15012: it shows the control plane's
-// certificate and takes only clients with a certificate of this CA.
-func (c *CA) ServerTLS(trustDomain, namespace string) (*tls.Config, error) {
-	pair, err := c.IssueControlPlane(trustDomain, namespace)
-	if err != nil {
-		return nil, err
-	}
-	cert, err := tls.X509KeyPair(pair.CertChain, pair.Key)
-	if err != nil {
-		return nil, fmt.Errorf("load certificate of %s: %w", pair.URI, err)
-	}
-	roots := x509.NewCertPool()
-	roots.AddCert(c.cert)
-	return &tls.Config{
-		Certificates: []tls.Certificate{cert},
-		ClientAuth:   tls.RequireAndVerifyClientCert,
-		ClientCAs:    roots,
-		MinVersion:   tls.VersionTLS12,
-		NextProtos:   []string{"h2"},
-	}, nil
-}
-
-func newKey() (*ecdsa.PrivateKey, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, fmt.Errorf("make a key: %w", err)
-	}
-	return key, nil
+// Counts are how many certificates were issued, refused for what was asked,
+// and not issued for a failure of the CA.
+func (c *CA) Counts() (issued, refused, failed uint64) {
+	return c.counts.issued.Load(), c.counts.refused.Load(), c.counts.failed.Load()
 }
 
 func newSerial() (*big.Int, error) {
@@ -205,16 +176,4 @@ func newSerial() (*big.Int, error) {
 		return nil, fmt.Errorf("make a serial number: %w", err)
 	}
 	return serial, nil
-}
-
-func encodeKey(key *ecdsa.PrivateKey) ([]byte, error) {
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return nil, err
-	}
-	return encodePEM("PRIVATE KEY", der), nil
-}
-
-func encodePEM(kind string, der []byte) []byte {
-	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
 }

@@ -75,7 +75,7 @@ func TestLeaf(t *testing.T) {
 		t.Errorf("lifetime = %s, want %s", got, want)
 	}
 	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(ca.RootPEM())
+	roots.AppendCertsFromPEM(ca.Roots())
 	for _, usage := range []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth} {
 		if _, err := cert.Verify(x509.VerifyOptions{Roots: roots, KeyUsages: []x509.ExtKeyUsage{usage}}); err != nil {
 			t.Errorf("usage %d: %v", usage, err)
@@ -88,8 +88,8 @@ func TestLeafNeverOutlivesRoot(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if cert := leaf(t, issue(t, ca, cart, DefaultLeafTTL)); !cert.NotAfter.Equal(ca.cert.NotAfter) {
-		t.Errorf("leaf ends %s, root %s", cert.NotAfter, ca.cert.NotAfter)
+	if cert := leaf(t, issue(t, ca, cart, DefaultLeafTTL)); !cert.NotAfter.Equal(ca.RootCertificates()[0].NotAfter) {
+		t.Errorf("leaf ends %s, root %s", cert.NotAfter, ca.RootCertificates()[0].NotAfter)
 	}
 }
 
@@ -124,7 +124,7 @@ func TestServerTLS(t *testing.T) {
 	}{"of this mesh": {ca, true}, "of another root": {stranger, false}, "none": {nil, false}} {
 		t.Run(name, func(t *testing.T) {
 			roots := x509.NewCertPool()
-			roots.AppendCertsFromPEM(ca.RootPEM())
+			roots.AppendCertsFromPEM(ca.Roots())
 			config := &tls.Config{RootCAs: roots, ServerName: "istiod.istio-system.svc"}
 			if tc.client != nil {
 				pair := issue(t, tc.client, cart, time.Hour)
@@ -174,12 +174,12 @@ func TestKeysAreNeverPrinted(t *testing.T) {
 	// A damaged key must not come back in the error.
 	dir := t.TempDir()
 	half := pair.Key[:len(pair.Key)/2]
-	for name, content := range map[string][]byte{caCertFile: ca.RootPEM(), caKeyFile: half} {
+	for name, content := range map[string][]byte{caCertFile: ca.Roots(), caKeyFile: half} {
 		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	_, damaged := OpenCA(dir, DefaultOrg, time.Hour)
+	_, damaged := OpenCA(dir, Options{RootTTL: time.Hour})
 	if damaged == nil {
 		t.Fatal("opened half a key")
 	}
@@ -197,30 +197,30 @@ func TestKeysAreNeverPrinted(t *testing.T) {
 
 func TestOpenCA(t *testing.T) {
 	dir := t.TempDir()
-	first, err := OpenCA(dir, DefaultOrg, time.Hour)
+	first, err := OpenCA(dir, Options{RootTTL: time.Hour})
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, err := OpenCA(dir, DefaultOrg, time.Hour)
+	again, err := OpenCA(dir, Options{RootTTL: time.Hour})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !bytes.Equal(first.RootPEM(), again.RootPEM()) {
+	if !bytes.Equal(first.Roots(), again.Roots()) {
 		t.Error("the root changed")
 	}
 	if info, err := os.Stat(filepath.Join(dir, caKeyFile)); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("key file: %v, %v", info, err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, caCertFile), testCA(t).RootPEM(), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, caCertFile), testCA(t).Roots(), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := OpenCA(dir, DefaultOrg, time.Hour); err == nil || !strings.Contains(err.Error(), "does not fit") {
+	if _, err := OpenCA(dir, Options{RootTTL: time.Hour}); err == nil || !strings.Contains(err.Error(), "does not fit") {
 		t.Errorf("foreign certificate: %v", err)
 	}
 	if err := os.Remove(filepath.Join(dir, caCertFile)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := OpenCA(dir, DefaultOrg, time.Hour); err == nil || !strings.Contains(err.Error(), caCertFile) {
+	if _, err := OpenCA(dir, Options{RootTTL: time.Hour}); err == nil || !strings.Contains(err.Error(), caCertFile) {
 		t.Errorf("missing certificate: %v", err)
 	}
 }

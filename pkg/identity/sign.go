@@ -1,0 +1,159 @@
+package identity
+
+import (
+	"crypto"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"net/url"
+	"time"
+)
+
+// Request is what a leaf certificate is to say.
+type Request struct {
+	URI      string // the identity
+	DNSNames []string
+	Key      crypto.PublicKey
+	TTL      time.Duration // 0 or less: the default
+}
+
+// TTLError refuses a lifetime above the maximum.
+type TTLError struct{ Requested, Max time.Duration }
+
+// Error is the text that operators of Istio know.
+func (e *TTLError) Error() string {
+	return fmt.Sprintf("requested TTL %s is greater than the max allowed TTL %s", e.Requested, e.Max)
+}
+
+// URI is the SPIFFE identity of a service account.
+func URI(trustDomain, namespace, account string) string {
+	return "spiffe://" + trustDomain + "/ns/" + namespace + "/sa/" + account
+}
+
+// ControlPlaneURI is the identity that the control plane shows on port 15012.
+func ControlPlaneURI(trustDomain, namespace string) string {
+	return URI(trustDomain, namespace, "istio-pilot-service-account")
+}
+
+// Sign makes a leaf certificate for a key, and gives it with the intermediates
+// as PEM. It never outlives its issuer. A lifetime above the maximum is a
+// *TTLError.
+func (c *CA) Sign(r Request) (chain []byte, err error) {
+	template, err := c.template(r)
+	if err != nil {
+		c.counts.refused.Add(1)
+		return nil, err
+	}
+	chain, err = c.current.Load().sign(template, r.Key)
+	if err != nil {
+		c.counts.failed.Add(1)
+		return nil, fmt.Errorf("sign certificate of %s: %w", r.URI, err)
+	}
+	c.counts.issued.Add(1)
+	return chain, nil
+}
+
+// template is the leaf without what its issuer adds, if it may be issued.
+func (c *CA) template(r Request) (*x509.Certificate, error) {
+	san, err := url.Parse(r.URI)
+	if err != nil || san.Scheme != "spiffe" || san.Host == "" {
+		return nil, fmt.Errorf("%q is not a SPIFFE identity", r.URI)
+	}
+	if err := CheckKey(r.Key); err != nil {
+		return nil, err
+	}
+	ttl := r.TTL
+	if ttl <= 0 {
+		ttl = c.options.Lifetimes.Default
+	}
+	if most := c.options.Lifetimes.Max; ttl > most {
+		return nil, &TTLError{ttl, most}
+	}
+	now := time.Now()
+	// The subject is empty, so x509 marks the SAN critical.
+	return &x509.Certificate{
+		NotBefore:             now.Add(-backdate),
+		NotAfter:              now.Add(ttl),
+		KeyUsage:              x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment,
+		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		BasicConstraintsValid: true,
+		URIs:                  []*url.URL{san},
+		DNSNames:              r.DNSNames,
+	}, nil
+}
+
+func (a *authority) sign(template *x509.Certificate, key crypto.PublicKey) ([]byte, error) {
+	serial, err := newSerial()
+	if err != nil {
+		return nil, err
+	}
+	template.SerialNumber = serial
+	if !time.Now().Before(a.ends) {
+		return nil, fmt.Errorf("the CA's own certificate has expired at %s", a.ends.UTC().Format(time.RFC3339))
+	}
+	if template.NotAfter.After(a.ends) {
+		template.NotAfter = a.ends
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, key, a.key)
+	if err != nil {
+		return nil, err
+	}
+	leaf := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	return append(leaf, a.chainPEM...), nil
+}
+
+// Issue makes a new key and its certificate for a workload's SPIFFE URI; ttl
+// as in Request.
+func (c *CA) Issue(uri string, ttl time.Duration) (KeyPair, error) {
+	return c.issue(Request{URI: uri, TTL: ttl})
+}
+
+// IssueControlPlane makes the control plane's pair for port 15012: its URI
+// and the DNS names under which proxies reach it, for the longest lifetime, so
+// that it is never refused.
+func (c *CA) IssueControlPlane(trustDomain, namespace string) (KeyPair, error) {
+	var names []string
+	for _, name := range []string{"istio-pilot", "istiod", "istio-citadel"} {
+		names = append(names, name+"."+namespace+".svc", name+"."+namespace)
+	}
+	return c.issue(Request{URI: ControlPlaneURI(trustDomain, namespace), DNSNames: names, TTL: c.options.Lifetimes.Max})
+}
+
+func (c *CA) issue(r Request) (KeyPair, error) {
+	key, err := c.options.KeyType.generate()
+	if err != nil {
+		return KeyPair{}, err
+	}
+	r.Key = key.Public()
+	chain, err := c.Sign(r)
+	if err != nil {
+		return KeyPair{}, err
+	}
+	keyPEM, err := EncodeKey(key)
+	if err != nil {
+		return KeyPair{}, err
+	}
+	return KeyPair{URI: r.URI, CertChain: chain, Key: keyPEM, Roots: c.Roots()}, nil
+}
+
+// ServerTLS is the TLS side of port 15012: it shows the control plane's
+// certificate and takes only clients with a certificate of this CA.
+func (c *CA) ServerTLS(trustDomain, namespace string) (*tls.Config, error) {
+	pair, err := c.IssueControlPlane(trustDomain, namespace)
+	if err != nil {
+		return nil, err
+	}
+	cert, err := tls.X509KeyPair(pair.CertChain, pair.Key)
+	if err != nil {
+		return nil, fmt.Errorf("load certificate of %s: %w", pair.URI, err)
+	}
+	return &tls.Config{
+		Certificates: []tls.Certificate{cert},
+		ClientAuth:   tls.RequireAndVerifyClientCert,
+		ClientCAs:    c.current.Load().pool,
+		MinVersion:   tls.VersionTLS12,
+		NextProtos:   []string{"h2"},
+	}, nil
+}
