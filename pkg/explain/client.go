@@ -167,7 +167,7 @@ func (p *Endpoint) works() bool { return p.outcome.Works() || p.outcome.Result =
 // refusesPlaintext says whether the call failed because it came in plaintext,
 // or in a TLS without the mesh's certificate.
 func (p *Endpoint) refusesPlaintext() bool {
-	return !p.works() && !p.ownTLS() && p.Sidecar && p.decision.Mode.RefusesPlaintext()
+	return !p.works() && !p.ownTLS() && p.Sidecar && p.decision.RefusesPlaintext()
 }
 
 // ownTLS says whether the client side adds TLS to what the application sends.

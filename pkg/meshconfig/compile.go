@@ -156,6 +156,7 @@ func (c *compiler) addPolicies() {
 			Key:     policyKey(p),
 			Created: created(&p.ObjectMeta),
 			Rules:   policyRules(p.Targets, p.Mode),
+			Rollout: c.ownRollout(policyKey(p), &p.ObjectMeta),
 		})
 	}
 	for _, p := range c.b.MeshPolicies {
@@ -163,6 +164,7 @@ func (c *compiler) addPolicies() {
 			Key:     model.Key{Kind: "MeshPolicy", Name: p.Name},
 			Created: created(&p.ObjectMeta),
 			Rules:   meshRules(p.Mode),
+			Rollout: c.ownRollout(model.Key{Kind: "MeshPolicy", Name: p.Name}, &p.ObjectMeta),
 		})
 	}
 	c.addPeers()

@@ -67,7 +67,7 @@ func (x *conflictFinder) refusal(u *model.Upstream, e *model.Endpoint) string {
 	by := d.By() + " says " + d.Mode.String()
 	switch u.TLS {
 	case model.ClientPlain:
-		if sidecar && d.Mode.RefusesPlaintext() {
+		if sidecar && d.Mode.Phase() >= model.PhaseGrace {
 			return "which refuses plaintext: " + by
 		}
 	case model.ClientSimple:

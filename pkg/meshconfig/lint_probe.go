@@ -66,7 +66,7 @@ func (p *podProbe) judge(v *model.ServerView, r *probeRemark) {
 	if port != nil {
 		d = port.Decision
 	}
-	if !d.Mode.RefusesPlaintext() || p.admitted(v, port) {
+	if d.Mode.Phase() < model.PhaseGrace || p.admitted(v, port) {
 		return
 	}
 	where := fmt.Sprintf("port %d, which is %s by %s", p.probe.Port, d.Mode, d.By())

@@ -22,18 +22,9 @@ type MeshConfig struct {
 	// Key is where it lives: MeshConfig mesh.yaml, or ConfigMap istio.
 	Key model.Key
 
-	Rollout               Rollout
 	IngressClass          string
 	IngressControllerMode string // OFF, DEFAULT or STRICT
 	IngressService        string
-}
-
-// Rollout is how a change of server modes is carried out (mtlsRollout).
-type Rollout struct {
-	Immediate   bool // mode: IMMEDIATE, all at once and not on proof
-	QuietPeriod time.Duration
-	Deadline    time.Duration
-	OnDeadline  string // HOLD, PROCEED or ROLLBACK
 }
 
 // DefaultMesh is the built-in defaults.
@@ -50,6 +41,7 @@ func DefaultMesh() *MeshConfig {
 			TrustDomainAliases: []string{},
 			Domain:             "cluster.local",
 			AccessLogFile:      "/dev/stdout",
+			Rollout:            model.Rollout{QuietPeriod: 10 * time.Second, Deadline: 10 * time.Minute},
 			RefreshDelay:       time.Second,
 			Capture:            model.CaptureRedirect,
 			DiscoveryAddress:   "istio-pilot.istio-system.svc:15012",
@@ -60,7 +52,6 @@ func DefaultMesh() *MeshConfig {
 			ConfigPath:         "/etc/istio/proxy",
 			BinaryPath:         "/usr/local/bin/envoy",
 		},
-		Rollout:               Rollout{QuietPeriod: 10 * time.Second, Deadline: 10 * time.Minute, OnDeadline: "HOLD"},
 		IngressClass:          "istio",
 		IngressControllerMode: "STRICT",
 	}
@@ -145,7 +136,7 @@ func (m *MeshConfig) document() meshDocument {
 			Mode:        choose(m.Rollout.Immediate, "IMMEDIATE", "GATED"),
 			QuietPeriod: durationText(m.Rollout.QuietPeriod.String()),
 			Deadline:    durationText(m.Rollout.Deadline.String()),
-			OnDeadline:  m.Rollout.OnDeadline,
+			OnDeadline:  m.Rollout.OnDeadline.String(),
 		},
 		ConnectTimeout:        durationText(m.ConnectTimeout.String()),
 		ProxyListenPort:       int64(m.ListenPort),

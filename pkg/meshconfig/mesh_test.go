@@ -170,11 +170,11 @@ defaultConfig:
 			MutualTLS: true, Excluded: []string{}, RefusalReset: true, ConnectTimeout: time.Millisecond,
 			ListenPort: 1, InboundListenPort: 2, HTTPPort: 3, RootNamespace: "root", TrustDomain: "corp.example",
 			TrustDomainAliases: []string{"old.example"}, Domain: "cluster.local", RegistryOnly: true,
+			Rollout:      model.Rollout{Immediate: true, QuietPeriod: 90 * time.Second, Deadline: 24 * time.Hour, OnDeadline: model.DeadlineRollback},
 			RefreshDelay: 1500 * time.Millisecond, Capture: model.CaptureTProxy, DiscoveryAddress: "[::1]:15010",
 			DrainDuration: time.Second, ParentShutdown: 2 * time.Second, AdminPort: 4, Concurrency: 2,
 			ServiceCluster: "c", ConfigPath: "d", BinaryPath: "e",
 		},
-		Rollout:      Rollout{Immediate: true, QuietPeriod: 90 * time.Second, Deadline: 24 * time.Hour, OnDeadline: "ROLLBACK"},
 		IngressClass: "mine", IngressControllerMode: "OFF", IngressService: "front",
 	}
 	got := meshOfText(t, text)

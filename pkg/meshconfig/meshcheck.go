@@ -42,19 +42,21 @@ func (c *check) mesh(doc meshDocument) *MeshConfig {
 	if m.AccessLogFile = doc.AccessLogFile; m.AccessLogFile != "" && !strings.HasPrefix(m.AccessLogFile, "/") {
 		c.errorf("accessLogFile", "invalid access log file %q; write an absolute path, or nothing for none", m.AccessLogFile)
 	}
-	c.rollout(doc.MTLSRollout, m)
+	m.Rollout = c.rollout("mtlsRollout", doc.MTLSRollout)
 	c.ingress(doc, m)
 	c.proxy(doc.DefaultConfig, m)
 	c.proxyPorts(m)
 	return m
 }
 
-func (c *check) rollout(doc rolloutDocument, m *MeshConfig) {
-	m.Rollout.Immediate = c.choice("mtlsRollout.mode", "mtls rollout mode", doc.Mode, "GATED", "IMMEDIATE") == 1
-	m.Rollout.QuietPeriod = c.duration("mtlsRollout.quietPeriod", "invalid mtls rollout quiet period", doc.QuietPeriod, time.Second, time.Hour, 0)
-	m.Rollout.Deadline = c.duration("mtlsRollout.deadline", "invalid mtls rollout deadline", doc.Deadline, time.Second, 24*time.Hour, 0)
-	m.Rollout.OnDeadline = doc.OnDeadline
-	c.choice("mtlsRollout.onDeadline", "mtls rollout deadline action", doc.OnDeadline, "HOLD", "PROCEED", "ROLLBACK")
+// rollout reads the settings at path, of the mesh or of a policy.
+func (c *check) rollout(path string, doc rolloutDocument) model.Rollout {
+	return model.Rollout{
+		Immediate:   c.choice(path+".mode", "mtls rollout mode", doc.Mode, "GATED", "IMMEDIATE") == 1,
+		QuietPeriod: c.duration(path+".quietPeriod", "invalid mtls rollout quiet period", doc.QuietPeriod, time.Second, time.Hour, 0),
+		Deadline:    c.duration(path+".deadline", "invalid mtls rollout deadline", doc.Deadline, time.Second, 24*time.Hour, 0),
+		OnDeadline:  model.DeadlineAction(c.choice(path+".onDeadline", "mtls rollout deadline action", doc.OnDeadline, "HOLD", "PROCEED", "ROLLBACK")),
+	}
 }
 
 func (c *check) ingress(doc meshDocument, m *MeshConfig) {

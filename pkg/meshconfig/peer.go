@@ -163,6 +163,7 @@ func (c *compiler) addPeers() {
 		key := peerKey(p)
 		c.in.Policies = append(c.in.Policies, model.ServerPolicy{
 			Key: key, Created: created(&p.ObjectMeta), Rules: c.peerRules(p, p.Namespace),
+			Rollout: c.ownRollout(key, &p.ObjectMeta),
 		})
 		if len(p.Selector) > 0 && p.Namespace == c.in.Mesh.RootNamespace {
 			c.add(codeRootSelector, Info, key, "spec.selector",

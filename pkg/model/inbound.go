@@ -24,7 +24,7 @@ func (s *Snapshot) ServerView(c ServerClass) *ServerView {
 			v.Ports = append(v.Ports, p)
 		}
 		v.ProbePorts = h.probePorts()
-		v.Other = s.decide(h, 0)
+		v.Other = h.other
 	}
 	v.Fingerprint = v.digest()
 	return v
@@ -144,7 +144,7 @@ func (v *ServerView) digest() Fingerprint {
 }
 
 func (x Decision) digest(d *digest) {
-	d.num(uint64(x.Mode), uint64(x.Rank))
+	d.num(uint64(x.Mode), uint64(x.Phase), uint64(x.Rank))
 	d.flag(x.StandIn)
 	d.str(x.Source.Kind, x.Source.Namespace, x.Source.Name)
 }

@@ -13,6 +13,8 @@ type Inputs struct {
 	Workloads []Workload
 	Policies  []ServerPolicy
 	Rules     []DestinationRule
+	// Phases are how far targets are; nil: all are where their mode ends.
+	Phases map[Target]Phase
 	// Connected are workloads whose sidecar is, or during the workload's life
 	// was, connected: evidence that they have one.
 	Connected []WorkloadID
@@ -35,6 +37,7 @@ type Mesh struct {
 	RegistryOnly       bool   // outboundTrafficPolicy.mode: REGISTRY_ONLY
 	AccessLogFile      string // empty is none
 
+	Rollout      Rollout
 	RefreshDelay time.Duration // longest wait of a change before it is pushed
 	Capture      Capture       // for proxies that do not say
 	// The rest reaches proxies by bootstrap only.
@@ -181,6 +184,9 @@ type ServerPolicy struct {
 	Key     Key
 	Created int64 // seconds since 1970; 0, not known, is older than any
 	StandIn bool  // STRICT in place of an invalid object; loses every tie
+	// Rollout is how changes that it decides are carried out; nil: as the mesh
+	// says.
+	Rollout *Rollout
 	Rules   []PolicyRule
 }
 

@@ -25,12 +25,10 @@ func (m Mode) String() string {
 	}
 }
 
-// RefusesPlaintext says whether plaintext is refused.
-func (m Mode) RefusesPlaintext() bool { return m == Strict || m == TLSOnly }
-
 // Decision is the mode of one port, with the reason kept as data.
 type Decision struct {
-	Mode    Mode
+	Mode    Mode  // what policy wants
+	Phase   Phase // what is in force on the way there
 	Rank    Rank
 	Source  Key // the object that decided; zero at RankMeshConfig and RankNone
 	StandIn bool

@@ -131,18 +131,11 @@ func (s *Snapshot) acceptsMesh(h *hosted, container uint16) bool {
 	if !h.sidecar || !h.Inbound.Has(container) {
 		return false
 	}
-	d, ok := h.decision(container)
-	if !ok {
-		d = s.decide(h, container)
-	}
-	switch d.Mode {
-	case Disable:
-		return false
-	case Permissive:
-		pairs := h.pairs(container)
-		return len(pairs) == 0 || !servedProtocol(pairs).ServerFirst()
+	switch phase := h.decision(container).Phase; phase {
+	case PhaseMoved:
+		return !h.serverFirst(container)
 	default:
-		return true
+		return phase > PhaseMoved
 	}
 }
 

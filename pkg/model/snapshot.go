@@ -15,6 +15,8 @@ type Snapshot struct {
 	byID      map[WorkloadID]*hosted
 	byShape   map[shapeKey]*hosted // one workload for all of its class
 	policies  *policyIndex
+	staged    *phaseIndex // nil: no phases
+	rollouts  map[Key]Rollout
 
 	services  []*OutboundService
 	special   map[string][]*OutboundService // by client namespace, where some differ
@@ -30,6 +32,7 @@ type hosted struct {
 	sidecar bool
 	ports   []boundPort // sorted by container port, then host, then service port
 	modes   []Decision  // parallel to containers
+	other   Decision    // of the ports that are not in containers
 	// containers are the container ports that a service or a port-level policy
 	// names, ascending.
 	containers []uint16
@@ -47,7 +50,14 @@ func Build(in Inputs) *Snapshot {
 		byID:     make(map[WorkloadID]*hosted, len(in.Workloads)),
 		byShape:  make(map[shapeKey]*hosted, len(in.Workloads)),
 		policies: indexPolicies(in.Policies),
+		staged:   indexPhases(in.Phases),
+		rollouts: map[Key]Rollout{},
 		rules:    indexRules(in.Rules, in.Mesh.RootNamespace),
+	}
+	for i := range in.Policies {
+		if own := in.Policies[i].Rollout; own != nil {
+			s.rollouts[in.Policies[i].Key] = *own
+		}
 	}
 	services := make([]*Service, len(in.Services))
 	for i := range in.Services {
@@ -59,6 +69,8 @@ func Build(in Inputs) *Snapshot {
 	for _, w := range s.workloads {
 		s.resolve(s.byID[w.ID])
 	}
+	s.settlePhases()
+	s.indexShapes()
 	s.indexServices(services, in.Rules)
 	return s
 }
@@ -99,7 +111,7 @@ func (s *Snapshot) bindPorts(services []*Service) {
 	}
 }
 
-// resolve decides the modes of a workload's ports, and its shape.
+// resolve decides the modes of a workload's ports.
 func (s *Snapshot) resolve(h *hosted) {
 	slices.SortFunc(h.ports, func(a, b boundPort) int {
 		return cmp.Or(int(a.container)-int(b.container), strings.Compare(a.service.Host, b.service.Host), int(a.port.Number)-int(b.port.Number))
@@ -121,10 +133,18 @@ func (s *Snapshot) resolve(h *hosted) {
 	for i, container := range h.containers {
 		h.modes[i] = s.decide(h, container)
 	}
-	h.shape = h.shapeBy(s.policies.labelKeys(h.ID.Namespace))
-	key := shapeKey{h.ID.Namespace, h.ServiceAccount, h.shape}
-	if s.byShape[key] == nil {
-		s.byShape[key] = h
+	h.other = s.decide(h, 0)
+}
+
+// indexShapes finds out who shares a server class.
+func (s *Snapshot) indexShapes() {
+	for _, w := range s.workloads {
+		h := s.byID[w.ID]
+		h.shape = s.staged.shape(h) + h.shapeBy(s.policies.labelKeys(h.ID.Namespace))
+		key := shapeKey{h.ID.Namespace, h.ServiceAccount, h.shape}
+		if s.byShape[key] == nil {
+			s.byShape[key] = h
+		}
 	}
 }
 
@@ -165,12 +185,12 @@ func (h *hosted) pairs(container uint16) []boundPort {
 	return h.ports[from:to]
 }
 
-func (h *hosted) decision(container uint16) (Decision, bool) {
-	i, ok := slices.BinarySearch(h.containers, container)
-	if !ok {
-		return Decision{}, false
+// decision is what is decided about a container port, named or not.
+func (h *hosted) decision(container uint16) Decision {
+	if i, ok := slices.BinarySearch(h.containers, container); ok {
+		return h.modes[i]
 	}
-	return h.modes[i], true
+	return h.other
 }
 
 // Mesh is the mesh configuration. Do not change it.
@@ -212,10 +232,7 @@ func (s *Snapshot) Decision(id WorkloadID, container uint16) Decision {
 	if h == nil {
 		return Decision{Rank: RankNone}
 	}
-	if d, ok := h.decision(container); ok {
-		return d
-	}
-	return s.decide(h, container)
+	return h.decision(container)
 }
 
 // ProxyOf is the proxy that a workload's own sidecar would be.

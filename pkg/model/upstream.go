@@ -78,6 +78,9 @@ type population struct {
 	ready     []OutboundEndpoint // get traffic; sorted by address
 	accepting int                // of those asked, who takes mesh mTLS
 	asked     int                // the ready ones or, if there are none, all
+	// Of all: who will take mesh mTLS when a change that is under way ends,
+	// and who still takes it until one ends.
+	soon, still int
 }
 
 // populate finds the endpoints of a port that have the labels.
@@ -92,6 +95,15 @@ func (s *Snapshot) populate(in *ServicePort, labels map[string]string) populatio
 		}
 		all++
 		mesh := h != nil && s.acceptsMesh(h, e.Port)
+		if h != nil && h.sidecar {
+			d := h.decision(e.Port)
+			switch ends := d.Mode.Phase() >= PhaseMoved; {
+			case ends && d.Phase < PhaseMoved:
+				p.soon++
+			case !ends && d.Phase >= PhaseMoved:
+				p.still++
+			}
+		}
 		switch {
 		case !e.Ready && mesh:
 			waiting++
@@ -132,7 +144,7 @@ func (s *Snapshot) upstream(svc *Service, p *population, settings Traffic, sourc
 	if settings.TLS != nil {
 		u.TLS, u.Step, u.Source = settings.TLS.Mode, StepRule, source
 	} else {
-		u.TLS, u.Step = s.clientTLS(svc, p.accepting, p.asked)
+		u.TLS, u.Step = s.clientTLS(svc, p)
 	}
 	if u.TLS == ClientMixed {
 		u.ModesHash = modesHash(p.ready, d)
@@ -143,21 +155,21 @@ func (s *Snapshot) upstream(svc *Service, p *population, settings Traffic, sourc
 	return u
 }
 
-// clientTLS is steps 2 to 5, for a port of whose endpoints so many, of so
-// many, accept mesh mTLS.
-func (s *Snapshot) clientTLS(svc *Service, accepting, all int) (ClientTLS, ClientStep) {
+// clientTLS is steps 2 to 5. Where authPolicy decides, clients follow the
+// phases while a change is under way.
+func (s *Snapshot) clientTLS(svc *Service, p *population) (ClientTLS, ClientStep) {
 	switch {
 	case s.mesh.Excludes(svc.Host):
 		return ClientPlain, StepExcluded
 	case svc.External:
 		return ClientPlain, StepExternal
-	case !s.mesh.AutoMTLS && s.mesh.MutualTLS:
+	case !s.mesh.AutoMTLS && (s.mesh.MutualTLS && p.soon == 0 || p.still > 0):
 		return ClientMesh, StepMeshConfig
 	case !s.mesh.AutoMTLS:
 		return ClientPlain, StepMeshConfig
-	case accepting == 0:
+	case p.accepting == 0:
 		return ClientPlain, StepAuto
-	case accepting == all:
+	case p.accepting == p.asked:
 		return ClientMesh, StepAuto
 	default:
 		return ClientMixed, StepAuto

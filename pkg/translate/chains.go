@@ -23,26 +23,28 @@ const (
 	chainProbe   chainKind = "probe" // a port that only probes name: any bytes
 )
 
-// chainKinds is the table of modes and chains. A server-first port has no
-// inspector, so one chain that takes all.
-func chainKinds(mode model.Mode, serverFirst bool) []chainKind {
-	if serverFirst {
-		switch mode {
-		case model.Strict:
-			return []chainKind{chainMTLS}
-		case model.TLSOnly:
-			return []chainKind{chainTLS}
-		default:
-			return []chainKind{chainPlain}
-		}
+// chainKinds is the table of phases and chains; the last phase differs by
+// mode. A server-first port has no inspector, so one chain that takes all.
+func chainKinds(d model.Decision, serverFirst bool) []chainKind {
+	tls := chainMTLSAny
+	if d.Mode == model.TLSOnly {
+		tls = chainTLS
 	}
-	switch mode {
-	case model.Permissive:
+	switch {
+	case serverFirst && d.Phase < model.PhaseStrict:
+		return []chainKind{chainPlain}
+	case serverFirst && d.Mode == model.TLSOnly:
+		return []chainKind{chainTLS}
+	case serverFirst:
+		return []chainKind{chainMTLS}
+	}
+	switch d.Phase {
+	case model.PhaseOpened, model.PhaseMoved:
 		return []chainKind{chainMTLS, chainAppTLS, chainPlain}
-	case model.Strict:
-		return []chainKind{chainMTLS, chainMTLSAny, chainRefuse}
-	case model.TLSOnly:
-		return []chainKind{chainMTLS, chainTLS, chainRefuse}
+	case model.PhaseGrace: // refuse is more specific than plain, which keeps its connections
+		return []chainKind{chainMTLS, chainAppTLS, chainPlain, chainRefuse}
+	case model.PhaseStrict:
+		return []chainKind{chainMTLS, tls, chainRefuse}
 	default:
 		return []chainKind{chainAppTLS, chainPlain}
 	}
@@ -82,7 +84,7 @@ func (s chainSpec) cluster(kind chainKind) string {
 }
 
 func (b *builder) chains(s chainSpec) []*listenerv3.FilterChain {
-	kinds := chainKinds(s.decision.Mode, s.serverFirst())
+	kinds := chainKinds(s.decision, s.serverFirst())
 	out := make([]*listenerv3.FilterChain, len(kinds))
 	for i, kind := range kinds {
 		out[i] = &listenerv3.FilterChain{

@@ -122,14 +122,14 @@ func Inbound(v *model.ServerView, prev *Half) *Half {
 	next := &Half{
 		Secrets:          newTable(secrets(v.Class.Local, false), prev.Secrets),
 		SecretsRespelled: newTable(secrets(v.Class.Local, true), prev.SecretsRespelled),
-		NeedsSecrets:     v.Class.Capture != model.CaptureNone && v.Other.Mode != model.Disable,
+		NeedsSecrets:     v.Class.Capture != model.CaptureNone && v.Other.Phase != model.PhaseNone,
 	}
 	keep := resident(v.Mesh.TrustDomains)
 	clusters := []*Resource{keep}
 	var listeners, routes []*Resource
 	if v.Class.Type == model.Sidecar {
 		for i := range v.Ports {
-			next.NeedsSecrets = next.NeedsSecrets || v.Ports[i].Decision.Mode != model.Disable
+			next.NeedsSecrets = next.NeedsSecrets || v.Ports[i].Decision.Phase != model.PhaseNone
 		}
 		clusters = append(clusters, inboundClusters(v)...)
 		listeners = inboundListeners(v)

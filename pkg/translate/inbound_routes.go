@@ -21,13 +21,13 @@ func inboundRoutes(v *model.ServerView) []*Resource {
 		if p.Protocol.IsHTTP() {
 			var b builder
 			out = append(out, b.inboundRoute(inboundName(p.Port, ""), p.From, b.forward(inboundName(p.Port, ""))))
-			if name := plainRoute(p); name != inboundName(p.Port, "") && !p.Decision.Mode.RefusesPlaintext() {
+			if name := plainRoute(p); name != inboundName(p.Port, "") && p.Decision.Phase < model.PhaseStrict {
 				var plain builder
 				routes := append(plain.probeRoutes(p), plain.forward(inboundName(p.Port, "")))
 				out = append(out, plain.inboundRoute(name, p.From, routes...))
 			}
 		}
-		if p.Decision.Mode.RefusesPlaintext() && answersPlaintext(p, v.Mesh.RefusalReset) {
+		if p.Decision.RefusesPlaintext() && answersPlaintext(p, v.Mesh.RefusalReset) {
 			var refusal builder
 			from := p.From
 			if p.Decision.Source != (model.Key{}) && !slices.Contains(from, p.Decision.Source) {

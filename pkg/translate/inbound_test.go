@@ -1,6 +1,7 @@
 package translate
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -14,7 +15,7 @@ import (
 
 // serverView is a workload with a port of each kind, all in one mode.
 func serverView(mode model.Mode, capture model.Capture) *model.ServerView {
-	d := model.Decision{Mode: mode, Rank: model.RankNamespace, Source: model.Key{Kind: "Policy", Namespace: "shop", Name: "p"}}
+	d := model.Decision{Mode: mode, Phase: mode.Phase(), Rank: model.RankNamespace, Source: model.Key{Kind: "Policy", Namespace: "shop", Name: "p"}}
 	port := func(number uint16, protocol model.Protocol) model.InboundPort {
 		return model.InboundPort{Port: number, Protocol: protocol, Decision: d, Host: "cart.shop.svc.cluster.local", ServicePort: number,
 			From: []model.Key{{Kind: "Service", Namespace: "shop", Name: "cart"}}}
@@ -40,6 +41,23 @@ func probedView(mode model.Mode, capture model.Capture) *model.ServerView {
 	return v
 }
 
+// inForce is a mode, and how far all ports are on the way to it.
+type inForce struct {
+	mode  model.Mode
+	phase model.Phase
+}
+
+func (f inForce) String() string { return f.mode.String() + " in phase " + f.phase.String() }
+
+func (f inForce) of(view func(model.Mode, model.Capture) *model.ServerView, capture model.Capture) *model.ServerView {
+	v := view(f.mode, capture)
+	for i := range v.Ports {
+		v.Ports[i].Decision.Phase = f.phase
+	}
+	v.Other.Phase = f.phase
+	return v
+}
+
 func decodeListeners(t *testing.T, h *Half) []*listenerv3.Listener {
 	t.Helper()
 	var out []*listenerv3.Listener
@@ -56,18 +74,20 @@ func decodeListeners(t *testing.T, h *Half) []*listenerv3.Listener {
 // A listener whose shell changes is replaced, and every long connection cut:
 // rules 1 and 2 of what Envoy was measured to do.
 func TestShellIsTheSameInEveryMode(t *testing.T) {
-	modes := []model.Mode{model.Disable, model.Permissive, model.Strict, model.TLSOnly}
+	states := []inForce{{model.Disable, model.PhaseNone}, {model.Permissive, model.PhaseMoved}, {model.Strict, model.PhaseStrict}, {model.TLSOnly, model.PhaseStrict},
+		{model.Strict, model.PhaseNone}, {model.Disable, model.PhaseOpened}, {model.Strict, model.PhaseGrace}, {model.TLSOnly, model.PhaseGrace}}
 	for _, view := range []func(model.Mode, model.Capture) *model.ServerView{serverView, probedView} {
 		for _, capture := range []model.Capture{model.CaptureRedirect, model.CaptureTProxy, model.CaptureNone} {
-			for _, a := range modes {
-				for _, b := range modes {
-					from := decodeListeners(t, Inbound(view(a, capture), nil))
-					to := decodeListeners(t, Inbound(view(b, capture), nil))
+			for _, a := range states {
+				for _, b := range states {
+					change := fmt.Sprintf("%s: %s to %s", capture, a, b)
+					from := decodeListeners(t, Inbound(a.of(view, capture), nil))
+					to := decodeListeners(t, Inbound(b.of(view, capture), nil))
 					if len(from) != len(to) {
-						t.Fatalf("%s: %d listeners in %s, %d in %s", capture, len(from), a, len(to), b)
+						t.Fatalf("%s: %d listeners, then %d", change, len(from), len(to))
 					}
 					for i := range from {
-						compareShells(t, from[i], to[i], capture.String()+" "+a.String()+" to "+b.String())
+						compareShells(t, from[i], to[i], change)
 					}
 				}
 			}
@@ -97,21 +117,25 @@ func compareShells(t *testing.T, from, to *listenerv3.Listener, change string) {
 	}
 }
 
-func TestChainsOfModes(t *testing.T) {
-	for mode, want := range map[model.Mode]string{
-		model.Disable:    "80|app-tls 80|plain 3306|plain 443|app-tls 443|plain other|app-tls other|plain",
-		model.Permissive: "80|mtls 80|app-tls 80|plain 3306|plain 443|mtls 443|app-tls 443|plain other|mtls other|app-tls other|plain",
-		model.Strict:     "80|mtls 80|mtls-any 80|refuse 3306|mtls 443|mtls 443|mtls-any 443|refuse other|mtls other|mtls-any other|refuse",
-		model.TLSOnly:    "80|mtls 80|tls 80|refuse 3306|tls 443|mtls 443|tls 443|refuse other|mtls other|tls other|refuse",
+func TestChainsOfModesAndPhases(t *testing.T) {
+	const both = "80|mtls 80|app-tls 80|plain 3306|plain 443|mtls 443|app-tls 443|plain other|mtls other|app-tls other|plain"
+	for state, want := range map[inForce]string{
+		{model.Strict, model.PhaseOpened}:    both,
+		{model.Disable, model.PhaseMoved}:    both,
+		{model.Strict, model.PhaseGrace}:     "80|mtls 80|app-tls 80|plain 80|refuse 3306|plain 443|mtls 443|app-tls 443|plain 443|refuse other|mtls other|app-tls other|plain other|refuse",
+		{model.Disable, model.PhaseNone}:     "80|app-tls 80|plain 3306|plain 443|app-tls 443|plain other|app-tls other|plain",
+		{model.Permissive, model.PhaseMoved}: "80|mtls 80|app-tls 80|plain 3306|plain 443|mtls 443|app-tls 443|plain other|mtls other|app-tls other|plain",
+		{model.Strict, model.PhaseStrict}:    "80|mtls 80|mtls-any 80|refuse 3306|mtls 443|mtls 443|mtls-any 443|refuse other|mtls other|mtls-any other|refuse",
+		{model.TLSOnly, model.PhaseStrict}:   "80|mtls 80|tls 80|refuse 3306|tls 443|mtls 443|tls 443|refuse other|mtls other|tls other|refuse",
 	} {
-		v := serverView(mode, model.CaptureRedirect)
+		v := state.of(serverView, model.CaptureRedirect)
 		v.Ports = slices.DeleteFunc(v.Ports, func(p model.InboundPort) bool { return p.Port == 3307 || p.Port == 9000 })
 		var names []string
 		for _, c := range decodeListeners(t, Inbound(v, nil))[0].FilterChains {
 			names = append(names, c.Name)
 		}
 		if diff := cmp.Diff("15006|loop "+want, strings.Join(names, " ")); diff != "" {
-			t.Errorf("%s: %s", mode, diff)
+			t.Errorf("%s: %s", state, diff)
 		}
 	}
 }
@@ -140,7 +164,7 @@ func TestProbeRoutes(t *testing.T) {
 				}
 			}
 			want := "inbound|80|plain| inbound|9000|plain| "
-			if mode.RefusesPlaintext() {
+			if mode.Phase() >= model.PhaseGrace {
 				want = "inbound|443|refuse| inbound|80|refuse| inbound|9000|refuse| "
 			}
 			if got != want {

@@ -109,11 +109,11 @@ func servers(endpoints []endpoint) []modeReport {
 		if e.sidecar {
 			report = modeReport{
 				Mode: e.decision.Mode.String(), Rank: e.decision.Rank,
-				Source: e.decision.By(), Phase: phase(e.decision.Mode),
+				Source: e.decision.By(), Phase: e.decision.Phase.String(),
 			}
 		}
 		i := slices.IndexFunc(out, func(o modeReport) bool {
-			return o.Mode == report.Mode && o.Rank == report.Rank && o.Source == report.Source
+			return o.Mode == report.Mode && o.Phase == report.Phase && o.Rank == report.Rank && o.Source == report.Source
 		})
 		if i < 0 {
 			i = len(out)
@@ -122,14 +122,6 @@ func servers(endpoints []endpoint) []modeReport {
 		out[i].Endpoints = append(out[i].Endpoints, e.label())
 	}
 	return out
-}
-
-// phase of a mode that is fully in force.
-func phase(m model.Mode) string {
-	if m == model.Disable {
-		return "NONE"
-	}
-	return m.String()
 }
 
 func verdict(port *model.OutboundPort, endpoints []endpoint) string {
@@ -149,13 +141,13 @@ func verdict(port *model.OutboundPort, endpoints []endpoint) string {
 func refuses(e endpoint, tls model.ClientTLS) bool {
 	switch tls {
 	case model.ClientPlain:
-		return e.sidecar && e.decision.Mode.RefusesPlaintext()
+		return e.sidecar && e.decision.RefusesPlaintext()
 	case model.ClientMixed:
-		return !e.MeshTLS && e.sidecar && e.decision.Mode.RefusesPlaintext()
+		return !e.MeshTLS && e.sidecar && e.decision.RefusesPlaintext()
 	case model.ClientMesh:
 		return !e.MeshTLS
 	case model.ClientSimple:
-		return e.sidecar && e.decision.Mode == model.Strict
+		return e.sidecar && e.decision.Mode == model.Strict && e.decision.Phase == model.PhaseStrict
 	default:
 		return false
 	}

@@ -13,7 +13,7 @@ func TestVerdict(t *testing.T) {
 	at := func(mode model.Mode, accepts bool) endpoint {
 		return endpoint{
 			OutboundEndpoint: model.OutboundEndpoint{MeshTLS: accepts},
-			sidecar:          true, decision: model.Decision{Mode: mode},
+			sidecar:          true, decision: model.Decision{Mode: mode, Phase: mode.Phase()},
 		}
 	}
 	bare := endpoint{}
