@@ -92,14 +92,14 @@ func nodeAgentCmd() *cobra.Command {
 }
 
 func rsaBits(keyType string, size int) (int, error) {
-	switch keyType {
-	case "ecdsa":
+	t, err := identity.ParseKeyType(keyType)
+	switch {
+	case err != nil:
+		return 0, fmt.Errorf("--key-type: %w", err)
+	case t == identity.ECDSA:
 		return 0, nil
-	case "rsa":
-		if size == 0 {
-			return 0, errors.New("--key-size: an RSA key of 0 bits is none")
-		}
-		return size, nil
+	case size == 0:
+		return 0, errors.New("--key-size: an RSA key of 0 bits is none")
 	}
-	return 0, fmt.Errorf("--key-type: %q is not ecdsa or rsa", keyType)
+	return size, nil
 }

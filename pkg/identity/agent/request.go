@@ -22,7 +22,9 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
-	securityv1alpha1 "istio.io/api/security/v1alpha1"
+	security "istio.io/api/security/v1alpha1"
+
+	"github.com/meshpilot/pilot/pkg/identity"
 )
 
 // callTime is how long one attempt may take.
@@ -58,7 +60,8 @@ func (a *agent) request(ctx context.Context) (pair, error) {
 		return pair{}, fmt.Errorf("the address of the CA: %w", err)
 	}
 	defer conn.Close()
-	answer, err := securityv1alpha1.NewIstioCertificateServiceClient(conn).CreateCertificate(ctx, &securityv1alpha1.IstioCertificateRequest{
+	client := security.NewIstioCertificateServiceClient(conn)
+	answer, err := client.CreateCertificate(ctx, &security.IstioCertificateRequest{
 		Csr:              string(csr),
 		ValidityDuration: int64((a.TTL + time.Second - 1) / time.Second),
 	})
@@ -115,12 +118,8 @@ func (a *agent) newRequest() (keyPEM, csrPEM []byte, err error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("make a CSR: %w", err)
 	}
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return nil, nil, fmt.Errorf("encode the key: %w", err)
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}),
-		pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: csr}), nil
+	keyPEM, err = identity.EncodeKey(key)
+	return keyPEM, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: csr}), err
 }
 
 // verifyCA takes only the control plane: every workload has a certificate of
