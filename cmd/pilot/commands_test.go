@@ -190,11 +190,11 @@ func TestDiffIsShort(t *testing.T) {
 	more := service("a", "10.0.0.2") + service("b", "10.0.0.3")
 	before := edited(t, map[string]string{"more.yaml": more})
 	after := edited(t, map[string]string{"more.yaml": more, "mesh.yaml": "connectTimeout: 3s\n"})
-	want := `clusters InboundPassthroughCluster, PassthroughCluster, outbound|80||cart.shop.svc.cluster.local and 2 more of all 2 workloads
+	want := `clusters InboundPassthroughCluster, PassthroughCluster, inbound|other|plain| and 3 more of all 2 workloads
   ~ connect_timeout: 10s -> 3s
-clusters inbound|8080||, inbound|9090|plain|, inbound|9090|| of shop/cart
+clusters inbound|8080|plain|, inbound|8080||, inbound|9090|plain|, inbound|9090|| of shop/cart
   ~ connect_timeout: 10s -> 3s
-8 changes in the configuration of 2 workloads
+10 changes in the configuration of 2 workloads
 `
 	if _, stdout, _ := run(t, "diff", before, after); stdout != want {
 		t.Errorf("got\n%s\nwant\n%s", stdout, want)

@@ -1,8 +1,6 @@
 package translate
 
 import (
-	"slices"
-
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	"github.com/meshpilot/pilot/pkg/model"
@@ -70,13 +68,16 @@ func (s chainSpec) scope() string {
 	return decimal(s.port.Port)
 }
 
-// cluster leads to the application. What is not mesh mTLS has its own on TCP
-// ports, so that its gauge shows when the last such connection is gone.
+// cluster leads a TCP proxy to the application. What is not mesh mTLS has its
+// own, so that its gauge shows when the last such connection is gone.
 func (s chainSpec) cluster(kind chainKind) string {
+	open := kind == chainPlain || kind == chainAppTLS
 	switch {
+	case s.port == nil && open:
+		return openPassthroughCluster
 	case s.port == nil:
 		return inboundPassthroughCluster
-	case !s.http() && (kind == chainPlain || kind == chainAppTLS):
+	case open:
 		return inboundName(s.port.Port, plainUse)
 	default:
 		return inboundName(s.port.Port, "")
@@ -133,26 +134,26 @@ func (b *builder) probeChain(port uint16, log string) *listenerv3.FilterChain {
 	return &listenerv3.FilterChain{
 		Name:             chainName(decimal(port), string(chainProbe)),
 		FilterChainMatch: portMatch(port),
-		Filters:          b.tcpFilters("inbound_"+decimal(port)+"_"+string(chainProbe), inboundPassthroughCluster, log),
+		Filters:          b.tcpFilters(tcpUse{stat: statPrefix(decimal(port), chainProbe), cluster: inboundPassthroughCluster, accessLog: log}),
 	}
 }
 
+// chainFilters are the same bytes whatever the port's mode: what is open when
+// the mode changes hangs on them.
 func (b *builder) chainFilters(s chainSpec, kind chainKind) []*listenerv3.Filter {
 	log := s.view.Mesh.AccessLogFile
-	stat := "inbound_" + s.scope()
-	if !slices.Contains([]chainKind{chainMTLS, chainMTLSAny, chainTLS}, kind) {
-		stat += "_" + string(kind)
-	}
+	stat := statPrefix(s.scope(), kind)
+	evidence := evidenceLog(kind)
 	switch {
 	case kind == chainRefuse && s.port != nil && answersPlaintext(s.port, s.view.Mesh.RefusalReset):
-		return b.httpFilters(httpUse{stat: stat, route: refuseRoute(s.port.Port), accessLog: log, exactPath: len(s.port.Probes) > 0})
+		return b.httpFilters(httpUse{stat: stat, route: refuseRoute(s.port.Port), accessLog: log, evidence: evidence, exactPath: len(s.port.Probes) > 0})
 	case kind == chainRefuse:
-		return b.tcpFilters(stat, refuseCluster, log)
+		return b.tcpFilters(tcpUse{stat: stat, cluster: refuseCluster, accessLog: log, evidence: evidence})
 	case s.http() && kind == chainPlain:
-		return b.httpFilters(httpUse{stat: stat, route: plainRoute(s.port), accessLog: log})
+		return b.httpFilters(httpUse{stat: stat, route: plainRoute(s.port), accessLog: log, evidence: evidence})
 	case s.http() && kind != chainAppTLS:
 		return b.httpFilters(httpUse{stat: stat, route: inboundName(s.port.Port, ""), accessLog: log, peerURI: true})
 	default:
-		return b.tcpFilters(stat, s.cluster(kind), log)
+		return b.tcpFilters(tcpUse{stat: stat, cluster: s.cluster(kind), accessLog: log, evidence: evidence})
 	}
 }

@@ -58,24 +58,24 @@ func resident(trustDomains []string) *Resource {
 	return b.resource(c.Name, c)
 }
 
-// inboundClusters lead to the application. TCP plaintext has a cluster of its
-// own, whose gauge shows what is still open: tcp_proxy has none.
+// inboundClusters lead to the application. What a TCP proxy takes outside the
+// mesh's mTLS has clusters of its own, whose gauge shows what is still open:
+// tcp_proxy has none.
 func inboundClusters(v *model.ServerView) []*Resource {
 	out := []*Resource{emptyCluster(refuseCluster)}
 	timeout := durationpb.New(v.Mesh.ConnectTimeout)
 	if v.Class.Capture != model.CaptureNone {
-		var b builder
-		c := originalDestination(inboundPassthroughCluster, timeout)
-		// The address that capture leaves alone, so that nothing loops.
-		c.UpstreamBindConfig = &corev3.BindConfig{SourceAddress: socketAddress("127.0.0.6", 0).GetSocketAddress()}
-		out = append(out, b.resource(c.Name, c))
+		for _, name := range []string{inboundPassthroughCluster, openPassthroughCluster} {
+			var b builder
+			c := originalDestination(name, timeout)
+			// The address that capture leaves alone, so that nothing loops.
+			c.UpstreamBindConfig = &corev3.BindConfig{SourceAddress: socketAddress("127.0.0.6", 0).GetSocketAddress()}
+			out = append(out, b.resource(c.Name, c))
+		}
 	}
 	for i := range v.Ports {
 		p := &v.Ports[i]
-		uses := []string{""}
-		if !p.Protocol.IsHTTP() {
-			uses = append(uses, plainUse)
-		}
+		uses := []string{"", plainUse}
 		if probesBeside(p) {
 			uses = append(uses, grpcProbeUse)
 		}
@@ -84,7 +84,10 @@ func inboundClusters(v *model.ServerView) []*Resource {
 			c := staticCluster(inboundName(p.Port, use), []model.OutboundEndpoint{{Address: v.Class.Local.App(), Port: p.Port}})
 			c.ConnectTimeout = timeout
 			protocol := p.Protocol
-			if use == grpcProbeUse {
+			switch use {
+			case plainUse:
+				protocol = model.TCP
+			case grpcProbeUse:
 				protocol = model.GRPC
 			}
 			b.speak(c, protocol, p.Pool)

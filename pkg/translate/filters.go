@@ -18,9 +18,10 @@ type httpUse struct {
 	stat      string
 	route     string
 	accessLog string
-	peerURI   bool // tell the application who the mTLS peer is
-	proxy     bool // explicit proxy: absolute URLs and CONNECT
-	exactPath bool // a path decides who gets in, so it must mean the same to the application
+	evidence  string // name of the log that the control plane gets, if any
+	peerURI   bool   // tell the application who the mTLS peer is
+	proxy     bool   // explicit proxy: absolute URLs and CONNECT
+	exactPath bool   // a path decides who gets in, so it must mean the same to the application
 }
 
 // httpFilters is the network filter chain of every HTTP connection.
@@ -42,6 +43,7 @@ func (b *builder) httpFilters(use httpUse) []*listenerv3.Filter {
 		AccessLog:                b.accessLog(use.accessLog),
 		ForwardClientCertDetails: hcmv3.HttpConnectionManager_SANITIZE,
 	}
+	b.httpEvidence(hcm, use.evidence)
 	if use.peerURI {
 		hcm.ForwardClientCertDetails = hcmv3.HttpConnectionManager_SANITIZE_SET
 		hcm.SetCurrentClientCertDetails = &hcmv3.HttpConnectionManager_SetCurrentClientCertDetails{Uri: true}
@@ -62,20 +64,32 @@ func (b *builder) httpFilters(use httpUse) []*listenerv3.Filter {
 	return []*listenerv3.Filter{networkFilter("envoy.filters.network.http_connection_manager", b.marshal(hcm))}
 }
 
+// tcpUse is what differs between the TCP proxies.
+type tcpUse struct {
+	stat      string
+	cluster   string
+	accessLog string
+	evidence  string // name of the log that the control plane gets, if any
+}
+
 // tcpFilters is the network filter chain of every TCP connection.
-func (b *builder) tcpFilters(stat, cluster, accessLog string) []*listenerv3.Filter {
-	b.clusters = append(b.clusters, cluster)
-	return []*listenerv3.Filter{networkFilter("envoy.filters.network.tcp_proxy", b.marshal(&tcpv3.TcpProxy{
-		StatPrefix:       stat,
-		ClusterSpecifier: &tcpv3.TcpProxy_Cluster{Cluster: cluster},
-		AccessLog:        b.accessLog(accessLog),
-	}))}
+func (b *builder) tcpFilters(use tcpUse) []*listenerv3.Filter {
+	b.clusters = append(b.clusters, use.cluster)
+	proxy := &tcpv3.TcpProxy{
+		StatPrefix:       use.stat,
+		ClusterSpecifier: &tcpv3.TcpProxy_Cluster{Cluster: use.cluster},
+		AccessLog:        b.accessLog(use.accessLog),
+	}
+	b.tcpEvidence(proxy, use.evidence)
+	return []*listenerv3.Filter{networkFilter("envoy.filters.network.tcp_proxy", b.marshal(proxy))}
 }
 
 func networkFilter(name string, config *anypb.Any) *listenerv3.Filter {
 	return &listenerv3.Filter{Name: name, ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: config}}
 }
 
+// accessLog tells of what is over. Where evidence makes Envoy log earlier as
+// well, that is not for the file.
 func (b *builder) accessLog(file string) []*accesslogv3.AccessLog {
 	if file == "" {
 		return nil

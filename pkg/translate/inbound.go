@@ -54,7 +54,7 @@ func capturedListener(v *model.ServerView) *Resource {
 	chains := []*listenerv3.FilterChain{{
 		Name:             chainName(decimal(v.Mesh.InboundListenPort), "loop"),
 		FilterChainMatch: portMatch(v.Mesh.InboundListenPort),
-		Filters:          b.tcpFilters("inbound_loop", blackHoleCluster, ""),
+		Filters:          b.tcpFilters(tcpUse{stat: "inbound_loop", cluster: blackHoleCluster}),
 	}}
 	for i := range v.Ports {
 		p := &v.Ports[i]

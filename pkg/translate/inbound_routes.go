@@ -93,7 +93,7 @@ func (b *builder) probeRoutes(p *model.InboundPort) []*routev3.Route {
 	for i, probe := range p.Probes {
 		if !probe.GRPC {
 			routes[i] = b.forward(inboundName(p.Port, ""))
-			routes[i].Match = exactly("GET", probe.Path)
+			routes[i].Name, routes[i].Match = RouteProbe, exactly("GET", probe.Path)
 			continue
 		}
 		cluster := inboundName(p.Port, "")
@@ -101,7 +101,7 @@ func (b *builder) probeRoutes(p *model.InboundPort) []*routev3.Route {
 			cluster = inboundName(p.Port, grpcProbeUse)
 		}
 		routes[i] = b.forward(cluster)
-		routes[i].Match = exactly("POST", probe.Path)
+		routes[i].Name, routes[i].Match = RouteProbe, exactly("POST", probe.Path)
 		routes[i].Match.Grpc = &routev3.RouteMatch_GrpcRouteMatchOptions{}
 	}
 	return routes

@@ -14,9 +14,11 @@ const (
 
 	passthroughCluster        = "PassthroughCluster"
 	inboundPassthroughCluster = "InboundPassthroughCluster"
+	openPassthroughCluster    = "inbound|other|plain|" // what is not mesh mTLS
 	blackHoleCluster          = "BlackHoleCluster"
 	refuseCluster             = "refuse_plaintext"
 	residentCluster           = "sds-resident"
+	controlPlaneCluster       = "xds-grpc" // the bootstrap's
 
 	certSecret = "default"
 	rootSecret = "ROOTCA"
@@ -94,6 +96,9 @@ func plainRoute(p *model.InboundPort) string {
 }
 
 func listenerName(address string, port uint16) string { return address + "_" + decimal(port) }
+
+// statPrefix is a chain's own: the stats under it are what the chain serves.
+func statPrefix(scope string, kind chainKind) string { return "inbound_" + scope + "_" + string(kind) }
 
 func chainName(scope, chain string) string { return scope + "|" + chain }
 

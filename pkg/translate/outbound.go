@@ -65,9 +65,9 @@ func catchAllListener(v *model.ClientView) *Resource {
 			{
 				Name:             chainName(decimal(v.Mesh.ListenPort), "loop"),
 				FilterChainMatch: portMatch(v.Mesh.ListenPort),
-				Filters:          b.tcpFilters("outbound_loop", blackHoleCluster, ""),
+				Filters:          b.tcpFilters(tcpUse{stat: "outbound_loop", cluster: blackHoleCluster}),
 			},
-			{Name: "unknown", Filters: b.tcpFilters("outbound_unknown", unknown, v.Mesh.AccessLogFile)},
+			{Name: "unknown", Filters: b.tcpFilters(tcpUse{stat: "outbound_unknown", cluster: unknown, accessLog: v.Mesh.AccessLogFile})},
 		},
 		TrafficDirection: corev3.TrafficDirection_OUTBOUND,
 	}
@@ -126,7 +126,7 @@ func (p *portListener) resource(v *model.ClientView) *Resource {
 		l.FilterChains = append(l.FilterChains, &listenerv3.FilterChain{
 			Name:             "tls|" + svc.Host,
 			FilterChainMatch: &listenerv3.FilterChainMatch{TransportProtocol: "tls", ServerNames: []string{svc.Host}},
-			Filters:          b.tcpFilters(stat, OutboundCluster(p.port, svc.Host), log),
+			Filters:          b.tcpFilters(tcpUse{stat: stat, cluster: OutboundCluster(p.port, svc.Host), accessLog: log}),
 		})
 	}
 	if len(p.sni) > 0 {
@@ -136,7 +136,7 @@ func (p *portListener) resource(v *model.ClientView) *Resource {
 		if v.Mesh.RegistryOnly {
 			unknown = blackHoleCluster
 		}
-		rest := &listenerv3.FilterChain{Name: "unknown", Filters: b.tcpFilters(stat, unknown, log)}
+		rest := &listenerv3.FilterChain{Name: "unknown", Filters: b.tcpFilters(tcpUse{stat: stat, cluster: unknown, accessLog: log})}
 		if p.http { // plaintext is HTTP here, so the rest is TLS to other names
 			rest.FilterChainMatch = &listenerv3.FilterChainMatch{TransportProtocol: "tls"}
 		}
@@ -152,7 +152,7 @@ func addressListeners(m *model.OutboundMesh, svc *model.OutboundService) []*Reso
 	tcp := func(address string, port uint16, cluster string) {
 		var b builder
 		name := listenerName(address, port)
-		l := unbound(address, port, &listenerv3.FilterChain{Name: "tcp", Filters: b.tcpFilters("outbound_"+name, cluster, m.AccessLogFile)})
+		l := unbound(address, port, &listenerv3.FilterChain{Name: "tcp", Filters: b.tcpFilters(tcpUse{stat: "outbound_" + name, cluster: cluster, accessLog: m.AccessLogFile})})
 		out = append(out, b.resource(name, l, svc.Key))
 	}
 	for _, p := range svc.Ports {

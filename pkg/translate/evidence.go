@@ -1,0 +1,115 @@
+package translate
+
+import (
+	"time"
+
+	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	dataaccesslogv3 "github.com/envoyproxy/go-control-plane/envoy/data/accesslog/v3"
+	grpclogv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/grpc/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
+)
+
+// Names of the access logs that sidecars send to the control plane. They say
+// how a connection came in; the port is in its records. Envoy opens a stream
+// for each name and worker, so the ports share them.
+const (
+	LogPlain  = "plain"   // plaintext that was served
+	LogAppTLS = "app-tls" // the application's own TLS that was passed on
+	LogRefuse = "refuse"  // plaintext that was refused
+)
+
+// RouteProbe is the route of what a probe asks for, which is let in whatever
+// the mode: its plaintext is in nobody's way.
+const RouteProbe = "probe"
+
+const (
+	// evidenceFlush is how long Envoy gathers records.
+	evidenceFlush = 500 * time.Millisecond
+	// evidenceAgain is how often what stays open is told again, so that a
+	// control plane that starts later hears of it.
+	evidenceAgain = time.Minute
+)
+
+// evidenceLog is the name of a chain's log; mesh mTLS needs none.
+func evidenceLog(kind chainKind) string {
+	switch kind {
+	case chainPlain:
+		return LogPlain
+	case chainAppTLS:
+		return LogAppTLS
+	case chainRefuse:
+		return LogRefuse
+	default:
+		return ""
+	}
+}
+
+// httpEvidence tells of requests when they come: a stream may never end. A
+// refusal is told when it is over, as a probe then has an upstream.
+func (b *builder) httpEvidence(hcm *hcmv3.HttpConnectionManager, name string) {
+	if name == "" {
+		return
+	}
+	log := b.grpcLog("envoy.access_loggers.http_grpc", b.marshal(&grpclogv3.HttpGrpcAccessLogConfig{CommonConfig: commonLog(name)}))
+	if name != LogRefuse {
+		early := []dataaccesslogv3.AccessLogType{dataaccesslogv3.AccessLogType_DownstreamStart, dataaccesslogv3.AccessLogType_DownstreamPeriodic}
+		hcm.AccessLogOptions = &hcmv3.HttpConnectionManager_HcmAccessLogOptions{
+			FlushAccessLogOnNewRequest: true,
+			AccessLogFlushInterval:     durationpb.New(evidenceAgain),
+		}
+		log.Filter = logTypes(false, early...)
+		restrict(hcm.AccessLog, logTypes(true, early...))
+	}
+	hcm.AccessLog = append(hcm.AccessLog, log)
+}
+
+// tcpEvidence tells of connections when they come, while they last, and when
+// they end.
+func (b *builder) tcpEvidence(proxy *tcpv3.TcpProxy, name string) {
+	if name == "" {
+		return
+	}
+	log := b.grpcLog("envoy.access_loggers.tcp_grpc", b.marshal(&grpclogv3.TcpGrpcAccessLogConfig{CommonConfig: commonLog(name)}))
+	if name != LogRefuse {
+		proxy.AccessLogOptions = &tcpv3.TcpProxy_TcpAccessLogOptions{
+			FlushAccessLogOnConnected: true,
+			AccessLogFlushInterval:    durationpb.New(evidenceAgain),
+		}
+		restrict(proxy.AccessLog, logTypes(true, dataaccesslogv3.AccessLogType_TcpUpstreamConnected, dataaccesslogv3.AccessLogType_TcpPeriodic))
+	}
+	proxy.AccessLog = append(proxy.AccessLog, log)
+}
+
+// commonLog goes over the proxy's connection to the control plane. While
+// there is none records are dropped, and nothing waits for it.
+func commonLog(name string) *grpclogv3.CommonGrpcAccessLogConfig {
+	return &grpclogv3.CommonGrpcAccessLogConfig{
+		LogName: name,
+		GrpcService: &corev3.GrpcService{TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{
+			EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: controlPlaneCluster},
+		}},
+		TransportApiVersion: corev3.ApiVersion_V3,
+		BufferFlushInterval: durationpb.New(evidenceFlush),
+	}
+}
+
+func (b *builder) grpcLog(logger string, config *anypb.Any) *accesslogv3.AccessLog {
+	return &accesslogv3.AccessLog{Name: logger, ConfigType: &accesslogv3.AccessLog_TypedConfig{TypedConfig: config}}
+}
+
+// restrict keeps what was logged before evidence asked for more.
+func restrict(logs []*accesslogv3.AccessLog, filter *accesslogv3.AccessLogFilter) {
+	for _, log := range logs {
+		log.Filter = filter
+	}
+}
+
+func logTypes(exclude bool, types ...dataaccesslogv3.AccessLogType) *accesslogv3.AccessLogFilter {
+	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_LogTypeFilter{
+		LogTypeFilter: &accesslogv3.LogTypeFilter{Types: types, Exclude: exclude},
+	}}
+}
