@@ -143,7 +143,7 @@ func (b *builder) probeChain(port uint16, log string) *listenerv3.FilterChain {
 func (b *builder) chainFilters(s chainSpec, kind chainKind) []*listenerv3.Filter {
 	log := s.view.Mesh.AccessLogFile
 	stat := statPrefix(s.scope(), kind)
-	evidence := evidenceLog(kind)
+	evidence := s.evidenceLog(kind)
 	switch {
 	case kind == chainRefuse && s.port != nil && answersPlaintext(s.port, s.view.Mesh.RefusalReset):
 		return b.httpFilters(httpUse{stat: stat, route: refuseRoute(s.port.Port), accessLog: log, evidence: evidence, exactPath: len(s.port.Probes) > 0})

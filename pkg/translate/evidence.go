@@ -1,6 +1,7 @@
 package translate
 
 import (
+	"strings"
 	"time"
 
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
@@ -20,6 +21,8 @@ const (
 	LogPlain  = "plain"   // plaintext that was served
 	LogAppTLS = "app-tls" // the application's own TLS that was passed on
 	LogRefuse = "refuse"  // plaintext that was refused
+	// LogOther is what the three end with for ports that nothing names.
+	LogOther = "-other"
 )
 
 // RouteProbe is the route of what a probe asks for, which is let in whatever
@@ -35,17 +38,20 @@ const (
 )
 
 // evidenceLog is the name of a chain's log; mesh mTLS needs none.
-func evidenceLog(kind chainKind) string {
+func (s chainSpec) evidenceLog(kind chainKind) string {
+	name := ""
 	switch kind {
 	case chainPlain:
-		return LogPlain
+		name = LogPlain
 	case chainAppTLS:
-		return LogAppTLS
+		name = LogAppTLS
 	case chainRefuse:
-		return LogRefuse
-	default:
-		return ""
+		name = LogRefuse
 	}
+	if s.port == nil && name != "" {
+		name += LogOther
+	}
+	return name
 }
 
 // httpEvidence tells of requests when they come: a stream may never end. A
@@ -55,7 +61,7 @@ func (b *builder) httpEvidence(hcm *hcmv3.HttpConnectionManager, name string) {
 		return
 	}
 	log := b.grpcLog("envoy.access_loggers.http_grpc", b.marshal(&grpclogv3.HttpGrpcAccessLogConfig{CommonConfig: commonLog(name)}))
-	if name != LogRefuse {
+	if !strings.HasPrefix(name, LogRefuse) {
 		early := []dataaccesslogv3.AccessLogType{dataaccesslogv3.AccessLogType_DownstreamStart, dataaccesslogv3.AccessLogType_DownstreamPeriodic}
 		hcm.AccessLogOptions = &hcmv3.HttpConnectionManager_HcmAccessLogOptions{
 			FlushAccessLogOnNewRequest: true,
@@ -74,7 +80,7 @@ func (b *builder) tcpEvidence(proxy *tcpv3.TcpProxy, name string) {
 		return
 	}
 	log := b.grpcLog("envoy.access_loggers.tcp_grpc", b.marshal(&grpclogv3.TcpGrpcAccessLogConfig{CommonConfig: commonLog(name)}))
-	if name != LogRefuse {
+	if !strings.HasPrefix(name, LogRefuse) {
 		proxy.AccessLogOptions = &tcpv3.TcpProxy_TcpAccessLogOptions{
 			FlushAccessLogOnConnected: true,
 			AccessLogFlushInterval:    durationpb.New(evidenceAgain),

@@ -31,6 +31,9 @@ func TestEvidenceOfChains(t *testing.T) {
 					}
 					prefixes[got.stat] = c.Name
 					want := map[string]string{"plain": "plain", "app-tls": "app-tls", "refuse": "refuse"}[kind]
+					if scope == "other" && want != "" {
+						want += "-other"
+					}
 					if got.log != want {
 						t.Errorf("%s: chain %s writes the log %q, want %q", mode, c.Name, got.log, want)
 					}
