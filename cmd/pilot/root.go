@@ -60,7 +60,7 @@ func rootCmd() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(labCmd(), serveCmd(), validateCmd(), checkCmd(), renderCmd(), diffCmd(), explainCmd(), bootstrapCmd(), nodeAgentCmd(), versionCmd())
+	root.AddCommand(labCmd(), serveCmd(), validateCmd(), checkCmd(), renderCmd(), diffCmd(), explainCmd(), bootstrapCmd(), certsCmd(), nodeAgentCmd(), versionCmd())
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return fmt.Errorf("%w\nSee '%s --help'", err, cmd.CommandPath())
 	})
