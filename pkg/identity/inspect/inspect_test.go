@@ -129,7 +129,7 @@ func TestDir(t *testing.T) {
 			}
 		}
 	}
-	if _, err := identity.OpenCA(filepath.Join(tree, "state"), "root", 24*time.Hour); err != nil {
+	if _, err := identity.OpenCA(filepath.Join(tree, "state"), identity.Options{}); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Remove(filepath.Join(tree, "shop", "web", "key.pem")); err != nil {
