@@ -21,9 +21,10 @@ const bootstrapFile = "envoy.json"
 func bootstrapCmd() *cobra.Command {
 	var from directoryFlags
 	var o bootstrap.Options
-	var state stateFlags
+	var self controlPlaneFlags
+	var authority caFlags
 	var capture, out string
-	var issue bool
+	var doIssue bool
 	cmd := &cobra.Command{
 		Use:   "bootstrap DIR NAMESPACE/WORKLOAD",
 		Short: "Print an Envoy bootstrap for one workload",
@@ -31,8 +32,8 @@ func bootstrapCmd() *cobra.Command {
 plane, and on stderr the command line for it. Over port 15010 it talks plaintext,
 over any other mutual TLS: then the bootstrap names two small files that say where
 the certificates are, and --out writes those as well. The certificates are in
-/etc/certs, or made by --issue. Those last 19 hours; run it again before, and Envoy
-takes the new ones without a restart.
+/etc/certs, or made by --issue. Those last --workload-cert-ttl; run it again before,
+and Envoy takes the new ones without a restart.
 
 Exit codes: 0 done, 2 the directory or the workload is not usable.`,
 		Example: `  pilot bootstrap config/ shop/cart --discovery-address 127.0.0.1:15010 > envoy.json
@@ -55,12 +56,16 @@ Exit codes: 0 done, 2 the directory or the workload is not usable.`,
 			if o.Proxy.Capture, err = parseCapture(capture); err != nil {
 				return err
 			}
-			o.ControlPlaneNamespace = state.namespace
+			o.ControlPlaneNamespace = self.namespace
 			switch {
-			case issue && out == "":
+			case doIssue && out == "":
 				return errors.New("--issue needs --out, the directory to write into")
-			case issue:
-				if o.Proxy.Local, err = state.issue(filepath.Join(out, "certs"), o.Mesh, d.snapshot.Workload(id)); err != nil {
+			case doIssue:
+				ca, err := authority.open()
+				if err != nil {
+					return err
+				}
+				if o.Proxy.Local, err = issue(ca, filepath.Join(out, "certs"), o.Mesh, d.snapshot.Workload(id)); err != nil {
 					return err
 				}
 			}
@@ -73,10 +78,11 @@ Exit codes: 0 done, 2 the directory or the workload is not usable.`,
 	from.register(cmd)
 	cmd.Flags().StringVar(&o.DiscoveryAddress, "discovery-address", "", "host:port of the control plane (default: the mesh's discoveryAddress)")
 	cmd.Flags().Uint16Var(&o.AdminPort, "admin-port", 0, "Envoy's admin port (default: the mesh's proxyAdminPort)")
-	state.register(cmd)
+	self.register(cmd)
+	authority.register(cmd)
 	cmd.Flags().StringVar(&capture, "interception-mode", "", "REDIRECT, TPROXY or NONE (default: the workload's)")
 	cmd.Flags().StringVar(&out, "out", "", "write "+bootstrapFile+" and the files it names into this directory")
-	cmd.Flags().BoolVar(&issue, "issue", false, "issue the workload's certificate, by the CA in --state-dir, into OUT/certs")
+	cmd.Flags().BoolVar(&doIssue, "issue", false, "issue the workload's certificate, by the CA in --state-dir or of --signing-cert, into OUT/certs")
 	return cmd
 }
 

@@ -11,7 +11,8 @@ import (
 
 func serveCmd() *cobra.Command {
 	var from directoryFlags
-	var state stateFlags
+	var self controlPlaneFlags
+	var authority caFlags
 	var o discovery.Options
 	cmd := &cobra.Command{
 		Use:   "serve DIR",
@@ -22,9 +23,10 @@ edit keeps the last accepted version of that object in force, and says so; at th
 start pilot refuses a directory with errors and lists them all.
 
 Sidecars connect with plaintext on 15010 (this machine only, unless told
-otherwise) or with mutual TLS on 15012, with certificates of the CA that is kept
-in the state directory. "pilot bootstrap" makes what an Envoy needs for either.
-An address that is set to "" is no port.
+otherwise) or with mutual TLS on 15012, with certificates of the CA: one that pilot
+makes and keeps in the state directory, or one made elsewhere (--signing-cert), whose
+files are followed. "pilot bootstrap" makes what an Envoy needs for either port. An
+address that is set to "" is no port.
 
 Exit codes: 0 stopped by Ctrl-C or SIGTERM, 2 could not start or failed.`,
 		Example: `  pilot serve config/
@@ -39,20 +41,39 @@ Exit codes: 0 stopped by Ctrl-C or SIGTERM, 2 could not start or failed.`,
 			o.Log = newLog(cmd.ErrOrStderr())
 			o.Domain = from.domain
 			o.Source = &file.Source{Dir: args[0], Log: o.Log}
+			if err := authority.check(o.Log); err != nil {
+				return err
+			}
+			var server *discovery.Server
 			if o.TLSAddress != "" {
 				d, err := from.readValid(args[0], cmd.ErrOrStderr())
 				if err != nil {
 					return err
 				}
-				if o.TLS, err = state.serverTLS(d.snapshot.Mesh().TrustDomain); err != nil {
+				if o.CA, err = authority.open(); err != nil {
+					return err
+				}
+				trustDomain := func() string {
+					if server == nil || server.Snapshot() == nil {
+						return d.snapshot.Mesh().TrustDomain
+					}
+					return server.Snapshot().Mesh().TrustDomain
+				}
+				if o.TLS, err = serverTLS(o.CA, authority.renewal.Ratio, trustDomain, self.namespace); err != nil {
 					return err
 				}
 			}
-			return discovery.Run(cmd.Context(), o)
+			var err error
+			if server, err = discovery.Listen(o); err != nil {
+				return err
+			}
+			return server.Run(cmd.Context())
 		},
 	}
 	from.register(cmd)
-	state.register(cmd)
+	self.register(cmd)
+	authority.register(cmd)
+	authority.registerRenewal(cmd)
 	cmd.Flags().StringVar(&o.PlaintextAddress, "plaintext-address", "127.0.0.1:15010", "xDS in plaintext")
 	cmd.Flags().BoolVar(&o.PlaintextRemote, "plaintext-remote", false, "allow a --plaintext-address that other machines reach")
 	cmd.Flags().StringVar(&o.TLSAddress, "tls-address", ":15012", "xDS with mutual TLS")

@@ -19,16 +19,16 @@ import (
 
 // serving starts the command with any free ports and gives the log line that
 // names them.
-func serving(t *testing.T, state string) (ports string) {
+func serving(t *testing.T, state string, more ...string) (ports string) {
 	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
 	stderr, log := io.Pipe()
 	code := make(chan int)
 	go func() {
-		c := execute(ctx, []string{
+		c := execute(ctx, append([]string{
 			"serve", shop, "--state-dir", state, "--plaintext-address", "127.0.0.1:0", "--tls-address", "127.0.0.1:0",
 			"--metrics-address", "127.0.0.1:0", "--http-address", "127.0.0.1:0",
-		}, io.Discard, log)
+		}, more...), io.Discard, log)
 		log.Close()
 		code <- c
 	}()

@@ -1,8 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"crypto/tls"
-	"fmt"
+	"crypto/x509"
 	"os"
 	"path/filepath"
 	"sync"
@@ -13,11 +14,10 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// stateFlags are where the CA is kept, and for which control plane.
-type stateFlags struct{ dir, namespace string }
+// controlPlaneFlags say which control plane this is.
+type controlPlaneFlags struct{ namespace string }
 
-func (f *stateFlags) register(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.dir, "state-dir", defaultStateDir(), "where the CA is kept; made if it is not there")
+func (f *controlPlaneFlags) register(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.namespace, "control-plane-namespace", "istio-system", "namespace in the control plane's identity")
 }
 
@@ -33,41 +33,41 @@ func defaultStateDir() string {
 	return filepath.Join(home, ".local", "state", "pilot")
 }
 
-func (f *stateFlags) openCA() (*identity.CA, error) {
-	ca, err := identity.OpenCA(f.dir, identity.Options{})
-	if err != nil {
-		return nil, fmt.Errorf("--state-dir: %w", err)
+// serverTLS shows a certificate of the CA, a new one when the old one is due
+// for renewal, or is not of the CA or the trust domain of now.
+func serverTLS(ca *identity.CA, ratio float64, trustDomain func() string, namespace string) (*tls.Config, error) {
+	renewal := identity.Renewal{Ratio: ratio}
+	var current *tls.Config
+	var leaf *x509.Certificate
+	var roots []byte
+	renew := func() error {
+		domain := trustDomain()
+		if current != nil && time.Now().Before(renewal.At(leaf, "")) && ca.Signed(leaf) && bytes.Equal(roots, ca.Roots()) &&
+			leaf.URIs[0].Host == domain {
+			return nil
+		}
+		before := ca.Roots()
+		next, err := ca.ServerTLS(domain, namespace)
+		if err != nil {
+			return err
+		}
+		if leaf, err = x509.ParseCertificate(next.Certificates[0].Certificate[0]); err != nil {
+			return err
+		}
+		current, roots = next, before
+		return nil
 	}
-	return ca, nil
-}
-
-// serverTLS shows a certificate of the CA, a new one when half of the old
-// one's life is over.
-func (f *stateFlags) serverTLS(trustDomain string) (*tls.Config, error) {
-	ca, err := f.openCA()
-	if err != nil {
-		return nil, err
-	}
-	current, err := ca.ServerTLS(trustDomain, f.namespace)
-	if err != nil {
+	if err := renew(); err != nil {
 		return nil, err
 	}
 	var mu sync.Mutex
-	renewal := time.Now().Add(identity.MaxLeafTTL / 2)
 	return &tls.Config{
 		MinVersion: current.MinVersion,
 		NextProtos: current.NextProtos,
 		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
 			mu.Lock()
 			defer mu.Unlock()
-			if time.Now().Before(renewal) {
-				return current, nil
-			}
-			next, err := ca.ServerTLS(trustDomain, f.namespace)
-			if err != nil {
-				return current, nil // it has half of its life left; the next caller tries again
-			}
-			current, renewal = next, time.Now().Add(identity.MaxLeafTTL/2)
+			_ = renew() // what there is has life left; the next caller tries again
 			return current, nil
 		},
 	}, nil
@@ -75,16 +75,12 @@ func (f *stateFlags) serverTLS(trustDomain string) (*tls.Config, error) {
 
 // issue writes a workload's certificate into dir as a Secret volume would
 // show it, and says where its files are.
-func (f *stateFlags) issue(dir string, mesh *model.Mesh, w *model.Workload) (model.Local, error) {
-	ca, err := f.openCA()
+func issue(ca *identity.CA, dir string, mesh *model.Mesh, w *model.Workload) (model.Local, error) {
+	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return model.Local{}, err
 	}
-	dir, err = filepath.Abs(dir)
-	if err != nil {
-		return model.Local{}, err
-	}
-	pair, err := ca.Issue(identity.URI(mesh.TrustDomain, w.ID.Namespace, w.ServiceAccount), identity.DefaultLeafTTL)
+	pair, err := ca.Issue(identity.URI(mesh.TrustDomain, w.ID.Namespace, w.ServiceAccount), 0)
 	if err != nil {
 		return model.Local{}, err
 	}

@@ -31,6 +31,7 @@ type hub struct {
 	peers   peers
 	mailbox chan delivery // holds one; the latest wins
 	events  mailbag
+	reports reports
 	// What others read, and run alone writes.
 	snapshot  atomic.Pointer[model.Snapshot]
 	world     atomic.Pointer[ads.World] // nil before the first
@@ -67,6 +68,7 @@ func newHub(domain string, log *slog.Logger, m *status.Metrics) *hub {
 	h := &hub{
 		domain: domain, log: log, metrics: m,
 		mailbox:    make(chan delivery, 1),
+		reports:    newReports(),
 		problems:   status.NewProblems(log, m),
 		translator: newTranslator(m),
 		evidence:   map[model.WorkloadID]capturePorts{},
@@ -111,6 +113,10 @@ func (h *hub) run(ctx context.Context) {
 				h.hear(e)
 			}
 			h.ledger.forgive(h.store.Proxies)
+		case <-h.reports.ready:
+			for origin, problems := range h.reports.take() {
+				h.problems.Set(origin, problems...)
+			}
 		case <-timer.C:
 		}
 		timer.Stop()

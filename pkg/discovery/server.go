@@ -22,7 +22,9 @@ import (
 	"github.com/meshpilot/pilot/pkg/discovery/ads"
 	"github.com/meshpilot/pilot/pkg/discovery/ads/wire"
 	"github.com/meshpilot/pilot/pkg/discovery/status"
+	"github.com/meshpilot/pilot/pkg/identity"
 	"github.com/meshpilot/pilot/pkg/meshconfig"
+	"github.com/meshpilot/pilot/pkg/model"
 )
 
 // stopTime is how long open requests may take when the server stops.
@@ -32,7 +34,8 @@ const stopTime = 5 * time.Second
 // port; port 0 is any free one.
 type Options struct {
 	Source meshconfig.Source
-	Domain string // DNS suffix of services; empty is cluster.local
+	Domain string       // DNS suffix of services; empty is cluster.local
+	CA     *identity.CA // is followed and reported on; may be nil
 
 	PlaintextAddress string // xDS without TLS, usually 127.0.0.1:15010
 	// PlaintextRemote allows a PlaintextAddress that other machines reach:
@@ -198,6 +201,9 @@ func (s *Server) State() status.State {
 	return state
 }
 
+// Snapshot is the configuration in force, nil before the first.
+func (s *Server) Snapshot() *model.Snapshot { return s.hub.snapshot.Load() }
+
 // Edits are the last edits, oldest first, and how far each has come.
 func (s *Server) Edits() []status.Edit { return s.hub.published.Load().Edits }
 
@@ -223,6 +229,7 @@ func (s *Server) Run(ctx context.Context) error {
 		start(serve)
 	}
 	s.certificateExpiry()
+	s.startCA(ctx, start)
 	s.options.Log.Info("serving", "plaintext", s.addresses.Plaintext, "tls", s.addresses.TLS,
 		"metrics", s.addresses.Metrics, "http", s.addresses.HTTP)
 	start(func() error { s.hub.run(ctx); return nil })

@@ -61,7 +61,10 @@ func (o Options) withDefaults() Options {
 // CA signs the certificates of one mesh. It is safe for concurrent use.
 type CA struct {
 	options Options
+	files   Files  // that it follows; empty if pilot made it
+	place   string // file of the roots; empty if they are in memory alone
 	current atomic.Pointer[authority]
+	trouble atomic.Pointer[string] // why the files as they are now are not in force
 	counts  struct{ issued, refused, failed atomic.Uint64 }
 }
 

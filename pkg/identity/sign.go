@@ -71,17 +71,20 @@ func (c *CA) template(r Request) (*x509.Certificate, error) {
 	if most := c.options.Lifetimes.Max; ttl > most {
 		return nil, &TTLError{ttl, most}
 	}
-	now := time.Now()
-	// The subject is empty, so x509 marks the SAN critical.
+	template := leafTemplate(time.Now(), ttl)
+	template.URIs, template.DNSNames = []*url.URL{san}, r.DNSNames
+	return template, nil
+}
+
+// leafTemplate has an empty subject, so x509 marks the SAN critical.
+func leafTemplate(now time.Time, ttl time.Duration) *x509.Certificate {
 	return &x509.Certificate{
 		NotBefore:             now.Add(-backdate),
 		NotAfter:              now.Add(ttl),
 		KeyUsage:              x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment,
 		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 		BasicConstraintsValid: true,
-		URIs:                  []*url.URL{san},
-		DNSNames:              r.DNSNames,
-	}, nil
+	}
 }
 
 func (a *authority) sign(template *x509.Certificate, key crypto.PublicKey) ([]byte, error) {
@@ -107,7 +110,7 @@ func (a *authority) sign(template *x509.Certificate, key crypto.PublicKey) ([]by
 // Issue makes a new key and its certificate for a workload's SPIFFE URI; ttl
 // as in Request.
 func (c *CA) Issue(uri string, ttl time.Duration) (KeyPair, error) {
-	return c.issue(Request{URI: uri, TTL: ttl})
+	return c.Pair(Request{URI: uri, TTL: ttl})
 }
 
 // IssueControlPlane makes the control plane's pair for port 15012: its URI
@@ -118,10 +121,11 @@ func (c *CA) IssueControlPlane(trustDomain, namespace string) (KeyPair, error) {
 	for _, name := range []string{"istio-pilot", "istiod", "istio-citadel"} {
 		names = append(names, name+"."+namespace+".svc", name+"."+namespace)
 	}
-	return c.issue(Request{URI: ControlPlaneURI(trustDomain, namespace), DNSNames: names, TTL: c.options.Lifetimes.Max})
+	return c.Pair(Request{URI: ControlPlaneURI(trustDomain, namespace), DNSNames: names, TTL: c.options.Lifetimes.Max})
 }
 
-func (c *CA) issue(r Request) (KeyPair, error) {
+// Pair makes a new key, in place of the request's, and its certificate.
+func (c *CA) Pair(r Request) (KeyPair, error) {
 	key, err := c.options.KeyType.generate()
 	if err != nil {
 		return KeyPair{}, err

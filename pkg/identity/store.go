@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
+	"time"
 )
 
 // Files of a CA in its state directory.
@@ -15,13 +17,25 @@ const (
 )
 
 // OpenCA reads the CA kept in dir, or makes one and keeps it there. It never
-// overwrites one: files that do not load are an error that names them.
+// overwrites one: files that do not load are an error that names them. Of two
+// that start together one makes it, and the other reads it.
 func OpenCA(dir string, o Options) (*CA, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("keep the CA: %w", err)
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return nil, fmt.Errorf("keep the CA: %w", err)
+	}
+	defer d.Close() // and so unlock it
+	if err := syscall.Flock(int(d.Fd()), syscall.LOCK_EX); err != nil {
+		return nil, fmt.Errorf("lock %s: %w", dir, err)
+	}
 	certPath, keyPath := filepath.Join(dir, caCertFile), filepath.Join(dir, caKeyFile)
 	certPEM, certErr := os.ReadFile(certPath)
 	keyPEM, keyErr := os.ReadFile(keyPath)
 	if errors.Is(certErr, fs.ErrNotExist) && errors.Is(keyErr, fs.ErrNotExist) {
-		return createCA(dir, o)
+		return createCA(certPath, keyPath, o)
 	}
 	if err := errors.Join(certErr, keyErr); err != nil {
 		return nil, fmt.Errorf("read the CA: %w", err)
@@ -35,16 +49,18 @@ func OpenCA(dir string, o Options) (*CA, error) {
 		return nil, fmt.Errorf("%s: %w", certPath, err)
 	}
 	cert := certs[0]
-	if !cert.IsCA {
-		return nil, fmt.Errorf("%s: the certificate is not a CA", certPath)
+	if err := usableCA(cert, time.Now()); err != nil {
+		return nil, fmt.Errorf("%s: %w", certPath, err)
 	}
 	if !fits(key, cert) {
 		return nil, fmt.Errorf("%s does not fit %s", keyPath, certPath)
 	}
-	return newCA(o, newAuthority(cert, key, nil, certs[:1])), nil
+	ca := newCA(o, newAuthority(cert, key, nil, certs[:1]))
+	ca.place = certPath
+	return ca, nil
 }
 
-func createCA(dir string, o Options) (*CA, error) {
+func createCA(certPath, keyPath string, o Options) (*CA, error) {
 	ca, err := New(o)
 	if err != nil {
 		return nil, err
@@ -54,16 +70,13 @@ func createCA(dir string, o Options) (*CA, error) {
 	if err != nil {
 		return nil, fmt.Errorf("keep the CA: %w", err)
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := writeNew(keyPath, keyPEM, 0o600); err != nil {
 		return nil, fmt.Errorf("keep the CA: %w", err)
 	}
-	// The key goes first and must be new: of two that start together one fails.
-	if err := writeNew(filepath.Join(dir, caKeyFile), keyPEM, 0o600); err != nil {
+	if err := writeNew(certPath, a.rootsPEM, 0o644); err != nil {
 		return nil, fmt.Errorf("keep the CA: %w", err)
 	}
-	if err := writeNew(filepath.Join(dir, caCertFile), a.rootsPEM, 0o644); err != nil {
-		return nil, fmt.Errorf("keep the CA: %w", err)
-	}
+	ca.place = certPath
 	return ca, nil
 }
 

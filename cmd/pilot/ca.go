@@ -1,0 +1,91 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/meshpilot/pilot/pkg/identity"
+	"github.com/spf13/cobra"
+)
+
+// caFlags say which CA signs, and what it grants.
+type caFlags struct {
+	dir        string // where a self-signed one is kept
+	selfSigned bool
+	given      func(flag string) bool
+	files      identity.Files
+	org        string
+	rootTTL    time.Duration
+	keyType    string
+	lifetimes  identity.Lifetimes
+	renewal    identity.Renewal
+}
+
+func (f *caFlags) register(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	f.given = flags.Changed
+	flags.StringVar(&f.dir, "state-dir", defaultStateDir(), "where the self-signed CA is kept; made if it is not there")
+	flags.BoolVar(&f.selfSigned, "self-signed-ca", true, "make and keep an own root (default: unless --signing-cert or another file of a CA is given)")
+	flags.StringVar(&f.org, "self-signed-ca-org", identity.DefaultOrg, "organisation of an own root")
+	flags.DurationVar(&f.rootTTL, "self-signed-ca-cert-ttl", identity.DefaultRootTTL, "lifetime of an own root")
+	flags.StringVar(&f.files.SigningCert, "signing-cert", "", "certificate of a CA made elsewhere (PEM)")
+	flags.StringVar(&f.files.SigningKey, "signing-key", "", "its private key")
+	flags.StringVar(&f.files.RootCert, "root-cert", "", "the roots that the mesh trusts, one or several")
+	flags.StringVar(&f.files.CertChain, "cert-chain", "", "certificates between --signing-cert and its root")
+	flags.StringVar(&f.keyType, "key-type", identity.ECDSA.String(), "of the keys that are made: ecdsa (P-256) or rsa (2048 bits)")
+	flags.DurationVar(&f.lifetimes.Default, "workload-cert-ttl", identity.DefaultLeafTTL, "lifetime of a certificate for who asks for none")
+	flags.DurationVar(&f.lifetimes.Max, "max-workload-cert-ttl", identity.MaxLeafTTL, "longest lifetime of a certificate; more is refused")
+}
+
+// registerRenewal adds the flags of who also renews.
+func (f *caFlags) registerRenewal(cmd *cobra.Command) {
+	cmd.Flags().Float64Var(&f.renewal.Ratio, "workload-cert-grace-period-ratio", identity.DefaultGraceRatio, "renew when less than this part of the lifetime is left")
+	cmd.Flags().DurationVar(&f.renewal.MinGrace, "workload-cert-min-grace-period", identity.DefaultMinGrace, "renew when less than this is left")
+}
+
+// check says what is wrong with the flags, and logs what is doubtful.
+func (f *caFlags) check(log *slog.Logger) error {
+	if err := f.renewal.Check(); err != nil {
+		return err
+	}
+	if f.lifetimes.Default <= 0 || f.lifetimes.Max <= 0 || f.rootTTL <= 0 {
+		return errors.New("--workload-cert-ttl, --max-workload-cert-ttl and --self-signed-ca-cert-ttl must be above 0")
+	}
+	if f.renewal.Unusual() {
+		log.Warn("--workload-cert-grace-period-ratio is unusual: below 0.2 there is little time to renew, above 0.8 little use of a certificate",
+			"ratio", f.renewal.Ratio)
+	}
+	return nil
+}
+
+// open gives the CA that the flags name.
+func (f *caFlags) open() (*identity.CA, error) {
+	keyType, err := identity.ParseKeyType(f.keyType)
+	if err != nil {
+		return nil, fmt.Errorf("--key-type: %w", err)
+	}
+	o := identity.Options{Org: f.org, RootTTL: f.rootTTL, KeyType: keyType, Lifetimes: f.lifetimes}
+	pluggedIn := f.files != (identity.Files{})
+	switch {
+	case pluggedIn && f.given("self-signed-ca") && f.selfSigned:
+		return nil, errors.New("--self-signed-ca and the files of another CA exclude each other")
+	case pluggedIn || !f.selfSigned:
+		return identity.LoadCA(f.files, o)
+	}
+	ca, err := identity.OpenCA(f.dir, o)
+	if err != nil {
+		return nil, fmt.Errorf("--state-dir: %w", err)
+	}
+	return ca, nil
+}
+
+// storageNamespace is where the CA's Secret lives if no flag says it.
+func storageNamespace() string {
+	if ns := os.Getenv("NAMESPACE"); ns != "" {
+		return ns
+	}
+	return "istio-system"
+}
