@@ -37,6 +37,7 @@ type ca struct {
 	mu     sync.Mutex
 	signer *identity.CA
 	roots  []byte // sent as the last element
+	olds   []byte // accepted of clients besides
 	down   bool   // nobody answers
 	server tls.Certificate
 	calls  []call
@@ -70,6 +71,7 @@ func startCA(t *testing.T, signer *identity.CA) *ca {
 			defer c.mu.Unlock()
 			clients := x509.NewCertPool()
 			clients.AppendCertsFromPEM(c.roots)
+			clients.AppendCertsFromPEM(c.olds)
 			return &tls.Config{
 				Certificates: []tls.Certificate{c.server}, ClientCAs: clients,
 				ClientAuth: tls.VerifyClientCertIfGiven, NextProtos: []string{"h2"},
