@@ -66,6 +66,24 @@ func TestNodeAgentUsage(t *testing.T) {
 	}
 }
 
+// TestUnit: the unit that we ship has flags that exist.
+func TestUnit(t *testing.T) {
+	unit, err := os.ReadFile("../../packaging/systemd/istio-auth-node-agent.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.ReplaceAll(string(unit), "\\\n", "")
+	_, command, found := strings.Cut(text, "\nExecStart=/usr/local/bin/pilot node-agent ")
+	if !found || !strings.Contains(text, "\nRestart=always\n") {
+		t.Fatalf("no ExecStart, or no Restart=always in\n%s", text)
+	}
+	command, _, _ = strings.Cut(command, "\n")
+	cmd := nodeAgentCmd()
+	if err := cmd.ParseFlags(strings.Fields(command)); err != nil || cmd.Flags().NFlag() != 2 {
+		t.Errorf("%q: %d flags, %v", command, cmd.Flags().NFlag(), err)
+	}
+}
+
 // signer signs what any caller asks for, and says so.
 type signer struct {
 	security.UnimplementedIstioCertificateServiceServer
