@@ -2,6 +2,7 @@ package lab
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -42,12 +43,13 @@ type setting struct {
 	binary    string // Envoy
 	discovery string // host:port
 	ca        *identity.CA
-	network   *netns.Network // nil without capture
+	network   *netns.Network   // nil without capture
+	appCert   *tls.Certificate // of the applications; nil: each has its own
 }
 
 // newCell prepares a workload and starts its application.
 func (s *setting) newCell(w workload, mesh *model.Mesh) (*cell, error) {
-	c := &cell{workload: w, server: app.NewServer(w.id.Name), served: map[uint16]bool{}}
+	c := &cell{workload: w, server: app.NewServer(w.id.Name, s.appCert), served: map[uint16]bool{}}
 	if s.network != nil {
 		space, err := s.network.Host(w.address)
 		if err != nil {
@@ -81,7 +83,12 @@ func (c *cell) serve(ports []port) error {
 		if err != nil {
 			return inUse(err, "application of "+c.id.String())
 		}
-		if err := c.server.Serve(ln, p.protocol); err != nil {
+		if p.only {
+			err = c.server.ServeTLS(ln)
+		} else {
+			err = c.server.Serve(ln, p.protocol)
+		}
+		if err != nil {
 			return errors.Join(err, ln.Close())
 		}
 		c.served[p.number] = true

@@ -7,6 +7,7 @@ package lab
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -39,6 +40,9 @@ type Options struct {
 	For     time.Duration // how long Run runs; 0: until its context ends
 	Report  string        // file that Run writes at the end; empty: none
 	Out     io.Writer     // for people; nil: nowhere
+	// AppCert is what applications present in TLS of their own; nil: each
+	// signs its own.
+	AppCert *tls.Certificate
 }
 
 // Lab is a running mesh.
@@ -93,7 +97,7 @@ func Start(ctx context.Context, o Options) (*Lab, error) {
 		return nil, err
 	}
 	l := &Lab{
-		options: o, run: run, setting: setting{dir: run.path, binary: binary},
+		options: o, run: run, setting: setting{dir: run.path, binary: binary, appCert: o.AppCert},
 		say: newPrinter(o.Out), cells: map[model.WorkloadID]*cell{}, died: make(chan error, 1),
 	}
 	if err := l.start(ctx); err != nil {

@@ -37,6 +37,7 @@ type workload struct {
 type port struct {
 	number   uint16
 	protocol model.Protocol
+	only     bool // the application speaks nothing else
 }
 
 // target is a service port that traffic goes to.
@@ -86,7 +87,7 @@ func makePlan(b meshconfig.Bundle, in model.Inputs, capture bool) (plan, error) 
 		errs = append(errs, errors.New("there is no workload: the lab runs the Pods and WorkloadEntries of the directory"))
 	}
 	slices.SortFunc(p.workloads, func(a, b workload) int { return a.id.Compare(b.id) })
-	p.targets = makeTargets(in)
+	p.targets = makeTargets(in, ports)
 	return p, errors.Join(errs...)
 }
 
@@ -127,7 +128,8 @@ func appAddress(a netip.Addr) netip.Addr {
 }
 
 // containerPorts are those that services lead to, those that probes ask, and
-// those that Pods declare.
+// those that Pods declare. A Pod's own name of a port, if it names a protocol,
+// says what the application speaks there, whatever Services call it.
 func containerPorts(b meshconfig.Bundle, in model.Inputs) map[model.WorkloadID][]port {
 	found := map[model.WorkloadID][]port{}
 	add := func(id model.WorkloadID, p port) {
@@ -135,10 +137,15 @@ func containerPorts(b meshconfig.Bundle, in model.Inputs) map[model.WorkloadID][
 			found[id] = append(found[id], p)
 		}
 	}
+	declared(b, func(id model.WorkloadID, number uint16, protocol model.Protocol) {
+		if protocol != model.TCP {
+			add(id, port{number, protocol, protocol == model.HTTPS || protocol == model.TLS})
+		}
+	})
 	for _, s := range in.Services {
 		for _, sp := range s.Ports {
 			for _, e := range sp.Endpoints {
-				add(e.Workload, port{e.Port, sp.Protocol})
+				add(e.Workload, port{number: e.Port, protocol: sp.Protocol})
 			}
 		}
 	}
@@ -148,27 +155,34 @@ func containerPorts(b meshconfig.Bundle, in model.Inputs) map[model.WorkloadID][
 			if probe.Path == "" {
 				protocol = model.HTTPS
 			}
-			add(in.Workloads[i].ID, port{probe.Port, protocol})
+			add(in.Workloads[i].ID, port{number: probe.Port, protocol: protocol})
 		}
 	}
-	for _, pod := range b.Pods {
-		id := model.WorkloadID{Namespace: pod.Namespace, Name: pod.Name}
-		for _, c := range pod.Spec.Containers {
-			for _, cp := range c.Ports {
-				if cp.Protocol == "" || cp.Protocol == "TCP" {
-					add(id, port{uint16(cp.ContainerPort), model.ParseProtocol("", cp.Name)})
-				}
-			}
-		}
-	}
+	declared(b, func(id model.WorkloadID, number uint16, protocol model.Protocol) {
+		add(id, port{number: number, protocol: protocol})
+	})
 	for _, list := range found {
 		slices.SortFunc(list, func(a, b port) int { return cmp.Compare(a.number, b.number) })
 	}
 	return found
 }
 
-// makeTargets are the service ports with an endpoint that the lab runs.
-func makeTargets(in model.Inputs) []target {
+// declared are the container ports that Pods declare, by name or without.
+func declared(b meshconfig.Bundle, do func(id model.WorkloadID, number uint16, named model.Protocol)) {
+	for _, pod := range b.Pods {
+		for _, c := range pod.Spec.Containers {
+			for _, p := range c.Ports {
+				if p.Protocol == "" || p.Protocol == "TCP" {
+					do(model.WorkloadID{Namespace: pod.Namespace, Name: pod.Name}, uint16(p.ContainerPort), model.ParseProtocol("", p.Name))
+				}
+			}
+		}
+	}
+}
+
+// makeTargets are the service ports with an endpoint that the lab runs. Callers
+// speak what the application does.
+func makeTargets(in model.Inputs, ports map[model.WorkloadID][]port) []target {
 	known := map[model.WorkloadID]bool{}
 	for i := range in.Workloads {
 		known[in.Workloads[i].ID] = true
@@ -186,6 +200,8 @@ func makeTargets(in model.Inputs) []target {
 			for _, e := range sp.Endpoints {
 				if e.Ready && known[e.Workload] {
 					t.endpoints = append(t.endpoints, endpoint{e.Address, e.Port, e.Workload})
+					i := slices.IndexFunc(ports[e.Workload], func(p port) bool { return p.number == e.Port })
+					t.protocol = ports[e.Workload][i].protocol
 				}
 			}
 			if len(t.endpoints) > 0 {

@@ -58,7 +58,7 @@ spec:
   serviceAccountName: cart
   containers:
     - name: app
-      ports: [{containerPort: 8080}, {containerPort: 5353, protocol: UDP}, {containerPort: 6060, name: http-admin}]
+      ports: [{containerPort: 8080}, {containerPort: 5353, protocol: UDP}, {containerPort: 6060, name: http-admin}, {containerPort: 9000, name: tls-lines}]
 status: {podIP: 127.10.0.11}
 `
 
@@ -72,7 +72,7 @@ func TestPlan(t *testing.T) {
 		id:      model.WorkloadID{Namespace: "shop", Name: "cart"},
 		address: netip.MustParseAddr("127.10.0.11"), app: netip.MustParseAddr("127.20.0.11"),
 		uri: "spiffe://cluster.local/ns/shop/sa/cart", sidecar: true,
-		ports: []port{{6060, model.HTTP}, {7070, model.GRPC}, {8080, model.HTTP}, {9000, model.TCP}},
+		ports: []port{{6060, model.HTTP, false}, {7070, model.GRPC, false}, {8080, model.HTTP, false}, {9000, model.TLS, true}},
 	}
 	if len(p.workloads) != 1 || !reflect.DeepEqual(p.workloads[0], want) {
 		t.Errorf("workloads %+v, want %+v", p.workloads, want)
@@ -83,7 +83,7 @@ func TestPlan(t *testing.T) {
 	}
 	wantTargets := []string{
 		"10.96.0.1:80 or 127.10.0.11:8080 http",
-		"10.96.0.1:90 or 127.10.0.11:9000 tcp",
+		"10.96.0.1:90 or 127.10.0.11:9000 tls",      // as the Pod says
 		"127.10.0.11:7070 or 127.10.0.11:7070 grpc", // no virtual address
 	}
 	if !reflect.DeepEqual(targets, wantTargets) {

@@ -18,13 +18,15 @@ import (
 // matrixCall is a call of the matrix as it is really made and as it is
 // simulated.
 type matrixCall struct {
-	sidecar   bool // of the caller
-	identity  string
-	target    app.Target
-	secured   bool // the caller's application speaks TLS on every port
-	cert      bool // and has a certificate of the mesh
-	cluster   string
-	simulated simulate.Call
+	sidecar  bool // of the caller
+	identity string
+	target   app.Target
+	secured  bool // the caller's application speaks TLS on every port
+	cert     bool // and has a certificate of the mesh
+	// undeclared: the server speaks first, and no port says so.
+	undeclared bool
+	cluster    string
+	simulated  simulate.Call
 }
 
 func callerID(namespace string) model.WorkloadID {
@@ -35,19 +37,47 @@ func identityOf(s *model.Snapshot, id model.WorkloadID) string {
 	return identity.URI(s.Mesh().TrustDomain, id.Namespace, s.Workload(id).ServiceAccount)
 }
 
+// portKind is what the table calls a protocol.
+type portKind struct {
+	port      uint16
+	speaks    model.Protocol    // the applications with each other
+	simulated simulate.Protocol // the same
+	only      simulate.Protocol // that the callee takes
+}
+
+func portKinds() map[string]portKind {
+	return map[string]portKind{
+		"http":       {80, model.HTTP, simulate.HTTP, ""},
+		"grpc":       {82, model.GRPC, simulate.GRPC, ""},
+		"tcp":        {90, model.TCP, simulate.TCP, ""},
+		"https":      {443, model.HTTPS, simulate.HTTPS, ""},
+		"https-only": {444, model.HTTPS, simulate.HTTPS, simulate.HTTPS},
+		"http-tls":   {83, model.HTTPS, simulate.HTTPS, simulate.HTTPS},
+		"mysql":      {3306, model.MySQL, simulate.TCP, simulate.TCP},
+		"tcp-first":  {91, model.MySQL, simulate.TCP, simulate.TCP},
+		"unnamed":    {9999, model.MySQL, simulate.TCP, simulate.TCP}, // of the pod
+	}
+}
+
 // callOf addresses a call: a sidecar takes one to the service, others go to
 // the endpoint.
 func callOf(row matrixRow, s *model.Snapshot) matrixCall {
-	ports := map[string]uint16{"http": 80, "grpc": 82, "tcp": 90, "https": 443}
-	id, host, port := callerID(row.caller), row.service+".callee.svc.cluster.local", ports[row.protocol]
+	kind := portKinds()[row.protocol]
+	id, host, port := callerID(row.caller), row.service+".callee.svc.cluster.local", kind.port
 	c := matrixCall{
 		sidecar: s.HasSidecar(id), identity: identityOf(s, id),
 		secured: row.caller == "legacy-tls" || row.caller == "legacy-cert", cert: row.caller == "legacy-cert",
-		target:    app.Target{Host: host, Port: port, Protocol: model.ParseProtocol("", row.protocol)},
-		cluster:   fmt.Sprintf("outbound|%d||%s", port, host),
-		simulated: simulate.Call{From: id, Host: host, Address: simulate.Resolve(s, host, port), Port: port, Protocol: simulate.Protocol(row.protocol)},
+		undeclared: kind.speaks == model.MySQL && row.protocol != "mysql",
+		target:     app.Target{Host: host, Port: port, Protocol: kind.speaks},
+		cluster:    fmt.Sprintf("outbound|%d||%s", port, host),
+		simulated: simulate.Call{
+			From: id, Host: host, Address: simulate.Resolve(s, host, port), Port: port, Protocol: kind.simulated, App: simulate.App{Only: kind.only},
+		},
 	}
-	if !c.sidecar {
+	if row.protocol == "unnamed" {
+		pod := map[bool]string{true: "bare", false: "server"}[row.service == "bare"]
+		c.simulated.Address = s.Workload(model.WorkloadID{Namespace: "callee", Name: pod}).Address
+	} else if !c.sidecar {
 		for _, g := range s.Endpoints() {
 			if g.Host == host && g.Port == port && g.Subset == "" && len(g.Endpoints) > 0 {
 				c.simulated.Address, c.simulated.Port = g.Endpoints[0].Address, g.Endpoints[0].Port
@@ -72,7 +102,9 @@ type realOutcome struct {
 	body      string // of a refusal
 	echo      app.Echo
 	encrypted bool // by the caller's sidecar
+	took      time.Duration
 	err       error
+	broken    error // the test itself
 }
 
 // saw describes what reached the application.
@@ -90,25 +122,30 @@ func (o realOutcome) saw() string {
 
 // really makes the call once, on a connection of its own.
 func (m *mesh) really(c matrixCall) realOutcome {
-	m.t.Helper()
 	dial := func(ctx context.Context, address string) (net.Conn, error) {
 		return m.Dial(ctx, c.simulated.From, address)
 	}
 	if c.secured {
-		dial = app.Secured(dial, m.tlsOf(c))
+		config, err := m.tlsOf(c)
+		if err != nil {
+			return realOutcome{broken: err}
+		}
+		dial = app.Secured(dial, config)
 		if c.target.Protocol == model.HTTPS {
 			c.target.Protocol = model.HTTP // that TLS is around it already
 		}
 	}
 	client := app.NewClient("matrix", c.target, dial, "")
 	defer client.Close()
-	const limit = 5 * time.Second
+	const limit = 10 * time.Second
 	ctx, cancel := context.WithTimeout(m.t.Context(), limit)
 	defer cancel()
-	before := m.opened(c)
+	before, brokenBefore := m.opened(c)
+	start := time.Now()
 	echo, err := client.Call(ctx, false)
-	after := m.opened(c)
-	o := realOutcome{echo: echo, err: err, encrypted: after.TLS > before.TLS}
+	took := time.Since(start)
+	after, brokenAfter := m.opened(c)
+	o := realOutcome{echo: echo, err: err, encrypted: after.TLS > before.TLS, took: took, broken: errors.Join(brokenBefore, brokenAfter)}
 	o.result, o.body = resultOf(c, err)
 	if ctx.Err() != nil {
 		o.result = "hangs"
@@ -119,22 +156,17 @@ func (m *mesh) really(c matrixCall) realOutcome {
 type opened struct{ All, TLS uint64 }
 
 // opened are the connections of the caller's sidecar to the callee.
-func (m *mesh) opened(c matrixCall) opened {
-	m.t.Helper()
+func (m *mesh) opened(c matrixCall) (opened, error) {
 	if !c.sidecar {
-		return opened{}
+		return opened{}, nil
 	}
 	all, err := m.Connections(m.t.Context(), c.simulated.From)
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	return opened(all[c.cluster])
+	return opened(all[c.cluster]), err
 }
 
 // tlsOf is what an application without a sidecar brings. Its certificate is
 // the one that a sidecar of it would have.
-func (m *mesh) tlsOf(c matrixCall) *tls.Config {
-	m.t.Helper()
+func (m *mesh) tlsOf(c matrixCall) (*tls.Config, error) {
 	config := &tls.Config{InsecureSkipVerify: true, ServerName: c.target.Host}
 	if c.target.Protocol.IsHTTP2() {
 		config.NextProtos = []string{"h2"}
@@ -142,15 +174,15 @@ func (m *mesh) tlsOf(c matrixCall) *tls.Config {
 	if c.cert {
 		pair, err := m.Issue(c.simulated.From)
 		if err != nil {
-			m.t.Fatal(err)
+			return nil, err
 		}
 		cert, err := tls.X509KeyPair(pair.CertChain, pair.Key)
 		if err != nil {
-			m.t.Fatal(err)
+			return nil, err
 		}
 		config.Certificates = []tls.Certificate{cert}
 	}
-	return config
+	return config, nil
 }
 
 // resultOf says it in simulate's words; a status of gRPC as the status of

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"net"
@@ -44,7 +45,7 @@ func dialTCP(ctx context.Context, address string) (net.Conn, error) {
 
 func start(t *testing.T, name string, ln net.Listener, p model.Protocol) {
 	t.Helper()
-	server := NewServer(name)
+	server := NewServer(name, nil)
 	if err := server.Serve(ln, p); err != nil {
 		t.Fatal(err)
 	}
@@ -176,5 +177,45 @@ func TestAnswerTellsOfTLS(t *testing.T) {
 		if err != nil || echo.TLS != 1 || echo.Name != "cart" {
 			t.Errorf("%s: %+v, %v; want one layer at cart", p, echo, err)
 		}
+	}
+}
+
+// An application that speaks nothing but TLS closes what else arrives, and
+// presents the certificate that it was given.
+func TestServeTLS(t *testing.T) {
+	cert, err := ownCertificate("partner")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln, _ := listen(t)
+	server := NewServer("cart", &cert)
+	if err := server.ServeTLS(ln); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = server.Close() })
+	presented := false
+	config := &tls.Config{InsecureSkipVerify: true, VerifyConnection: func(s tls.ConnectionState) error {
+		presented = bytes.Equal(s.PeerCertificates[0].Raw, cert.Certificate[0])
+		return nil
+	}}
+	for _, c := range []struct {
+		name     string
+		protocol model.Protocol
+		dial     Dial
+		works    bool
+	}{
+		{"TLS", model.HTTP, Secured(dialTCP, config), true},
+		{"plaintext", model.HTTP, dialTCP, false},
+		{"TLS in TLS", model.HTTPS, Secured(dialTCP, config), false},
+	} {
+		client := NewClient("web", Target{Host: "cart", Port: 443, Protocol: c.protocol, Address: ln.Addr().String()}, c.dial, "")
+		echo, err := client.Call(t.Context(), false)
+		client.Close()
+		if (err == nil) != c.works || c.works && echo.TLS != 1 {
+			t.Errorf("%s: %+v, %v; works should be %t", c.name, echo, err, c.works)
+		}
+	}
+	if !presented {
+		t.Error("another certificate was presented")
 	}
 }

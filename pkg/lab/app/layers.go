@@ -3,6 +3,7 @@ package app
 import (
 	"bufio"
 	"crypto/tls"
+	"errors"
 	"net"
 	"sync"
 )
@@ -16,6 +17,7 @@ const maxLayers = 2
 type layeredListener struct {
 	net.Listener
 	config *tls.Config
+	only   bool // one layer of TLS, no less and no more
 }
 
 func (l layeredListener) Accept() (net.Conn, error) {
@@ -23,13 +25,14 @@ func (l layeredListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &layeredConn{Conn: conn, config: l.config}, nil
+	return &layeredConn{Conn: conn, config: l.config, only: l.only}, nil
 }
 
 // layeredConn ends TLS if the caller begins with it, seen at the first read.
 type layeredConn struct {
 	net.Conn // as accepted
 	config   *tls.Config
+	only     bool
 
 	once   sync.Once
 	inner  net.Conn // without the layers
@@ -44,8 +47,14 @@ func (c *layeredConn) unwrap() error {
 			in := bufio.NewReader(c.inner)
 			first, err := in.Peek(1)
 			c.inner = peeked{c.inner, in}
-			if err != nil || first[0] != handshake || c.layers == maxLayers {
-				return // an error comes again from the next read
+			if err != nil {
+				return // it comes again from the next read
+			}
+			if wrapped := first[0] == handshake; c.only && wrapped != (c.layers == 0) {
+				c.err = errNotTLS
+				return
+			} else if !wrapped || c.layers == maxLayers {
+				return
 			}
 			secured := tls.Server(c.inner, c.config)
 			if c.err = secured.Handshake(); c.err != nil {
@@ -70,6 +79,8 @@ func (c *layeredConn) Write(p []byte) (int, error) {
 	}
 	return c.inner.Write(p)
 }
+
+var errNotTLS = errors.New("not one layer of TLS")
 
 // peeked is a connection some bytes of which were already read.
 type peeked struct {

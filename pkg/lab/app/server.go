@@ -37,12 +37,14 @@ type Echo struct {
 // Server is one application: a name and the ports it serves.
 type Server struct {
 	name  string
+	cert  *tls.Certificate
 	close []func() error
 	done  sync.WaitGroup
 }
 
-// NewServer is an application without ports.
-func NewServer(name string) *Server { return &Server{name: name} }
+// NewServer is an application without ports. In TLS of its own it presents
+// cert or, if that is nil, one for each port that it signs itself.
+func NewServer(name string, cert *tls.Certificate) *Server { return &Server{name: name, cert: cert} }
 
 // Serve answers on ln in the protocol of the port until Close: HTTP/1.1,
 // HTTP/2 and gRPC, or lines of text; a server-first port greets first. All
@@ -50,13 +52,11 @@ func NewServer(name string) *Server { return &Server{name: name} }
 // with it, and tell so.
 func (s *Server) Serve(ln net.Listener, p model.Protocol) error {
 	if !p.ServerFirst() {
-		cert, err := ownCertificate(s.name)
+		config, err := s.tlsConfig()
 		if err != nil {
 			return err
 		}
-		ln = layeredListener{ln, &tls.Config{
-			Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"},
-		}}
+		ln = layeredListener{ln, config, false}
 	}
 	if p.IsHTTP() || p == model.HTTPS || p == model.TLS {
 		s.serveHTTP(ln)
@@ -64,6 +64,31 @@ func (s *Server) Serve(ln net.Listener, p model.Protocol) error {
 		s.serveLines(ln, p.ServerFirst())
 	}
 	return nil
+}
+
+// ServeTLS answers HTTP in TLS on ln until Close, and closes all connections
+// that begin with anything else.
+func (s *Server) ServeTLS(ln net.Listener) error {
+	config, err := s.tlsConfig()
+	if err != nil {
+		return err
+	}
+	s.serveHTTP(layeredListener{ln, config, true})
+	return nil
+}
+
+func (s *Server) tlsConfig() (*tls.Config, error) {
+	cert := s.cert
+	if cert == nil {
+		own, err := ownCertificate(s.name)
+		if err != nil {
+			return nil, err
+		}
+		cert = &own
+	}
+	return &tls.Config{
+		Certificates: []tls.Certificate{*cert}, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"},
+	}, nil
 }
 
 // Close closes all ports and connections, and waits for what served them.

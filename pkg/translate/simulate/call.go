@@ -21,6 +21,9 @@ type Mesh struct {
 	// Behind is where the network leads an address and port that stand for a
 	// service, for those who go there themselves; nobody may be there.
 	Behind map[netip.AddrPort][]netip.AddrPort
+	// Roots are the issuers that files of roots at proxies verify. The mesh's
+	// own file need not be here; others that are not are taken to fit.
+	Roots map[string][]string
 
 	byID      map[model.WorkloadID]*Peer
 	byAddress map[string]*Peer
@@ -59,6 +62,7 @@ type Call struct {
 	Method   string // of HTTP; empty: GET, or POST for gRPC
 	Path     string // of HTTP, with its query; empty: /
 	Body     bool   // of HTTP: the request has one, of a stated length
+	App      App    // the application that is called
 }
 
 // Sent is what crosses the network to the endpoint.

@@ -25,6 +25,7 @@ type hop struct {
 	alpn              []string
 	identity          string                         // that the certificate proves; empty: none of the mesh
 	accepts           []*tlsv3.SubjectAltNameMatcher // of the server; none: any
+	root              string                         // secret with the roots that verify the server; empty: any
 	listener, cluster string
 }
 
@@ -176,7 +177,9 @@ func (h *hop) secure(c Call, from *Peer, cluster *clusterv3.Cluster, metadata *c
 	}
 	h.sni = context.Sni
 	h.alpn = context.CommonTlsContext.AlpnProtocols
-	h.accepts = context.CommonTlsContext.GetCombinedValidationContext().GetDefaultValidationContext().GetMatchTypedSubjectAltNames()
+	check := context.CommonTlsContext.GetCombinedValidationContext()
+	h.accepts = check.GetDefaultValidationContext().GetMatchTypedSubjectAltNames()
+	h.root = check.GetValidationContextSdsSecretConfig().GetName()
 }
 
 // certificate is what a client certificate makes of a connection. A file of a
@@ -187,8 +190,7 @@ func (p *Peer) certificate(name string) (Sent, string) {
 	}
 	file := func(name string) string {
 		secret := find[*tlsv3.Secret](p, translate.SecretType, name)
-		chain := secret.GetTlsCertificate().GetCertificateChain().GetFilename()
-		return strings.Replace(chain, "/..data/", "/", 1)
+		return plainly(secret.GetTlsCertificate().GetCertificateChain().GetFilename())
 	}
 	if file(name) != "" && file(name) == file("default") {
 		return MutualTLS, p.Identity

@@ -1,6 +1,7 @@
 package simulate
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -34,12 +35,22 @@ func (m *Mesh) arrive(c Call, from *Peer, h hop) Outcome {
 			}
 			return c.failed(o)
 		}
-		return c.worked(o)
+		return m.answer(c, from, h, server, o)
 	}
-	return server.receive(c, from, h, o)
+	return m.receive(c, from, h, server, o)
 }
 
-func (p *Peer) receive(c Call, from *Peer, h hop, o Outcome) Outcome {
+// answer is what the application at the server says to a connection that no
+// sidecar ends.
+func (m *Mesh) answer(c Call, from *Peer, h hop, server *Peer, o Outcome) Outcome {
+	o.Why = cmp.Or(m.verify(c, from, h, server, false), c.refuses(h, false))
+	if o.Why != "" {
+		return c.failed(o)
+	}
+	return c.worked(o)
+}
+
+func (m *Mesh) receive(c Call, from *Peer, h hop, p *Peer, o Outcome) Outcome {
 	listener := p.inboundListener(h.port)
 	if listener == nil {
 		o.Why = "no listener of " + p.ID.String() + " takes port " + fmt.Sprint(h.port)
@@ -58,8 +69,7 @@ func (p *Peer) receive(c Call, from *Peer, h hop, o Outcome) Outcome {
 		return c.failed(o)
 	}
 	o.Chain = chain.Name
-	if why := handshake(chain, from, h, p); why != "" {
-		o.Why = why
+	if o.Why = cmp.Or(m.verify(c, from, h, p, chain.TransportSocket != nil), handshake(chain, h, p)); o.Why != "" {
 		return c.failed(o)
 	}
 	return p.serve(c, h, chain, o)
@@ -68,10 +78,14 @@ func (p *Peer) receive(c Call, from *Peer, h hop, o Outcome) Outcome {
 // serve is what the chain's filters do with the bytes of the application.
 func (p *Peer) serve(c Call, h hop, chain *listenerv3.FilterChain, o Outcome) Outcome {
 	hcm, tcp := p.filter(chain)
+	unread := c.refuses(h, chain.TransportSocket != nil)
 	if tcp != nil {
 		if strings.HasPrefix(tcp.GetCluster(), "inbound|") || tcp.GetCluster() == "InboundPassthroughCluster" {
 			if chain.TransportSocket == nil && h.sent == MeshTLS {
 				o.Why = "mesh mTLS reaches the application of " + p.ID.String() + ", whose sidecar does not end it"
+				return c.failed(o)
+			}
+			if o.Why = unread; unread != "" {
 				return c.failed(o)
 			}
 			return c.worked(o)
@@ -100,21 +114,23 @@ func (p *Peer) serve(c Call, h hop, chain *listenerv3.FilterChain, o Outcome) Ou
 		o.Result, o.Why = "503", p.ID.String()+" has no route to its application"
 		return o
 	}
+	if unread != "" {
+		o.Result, o.Why = "503", unread
+		return o
+	}
 	o.Path = path
 	return c.worked(o)
 }
 
-// handshake checks both certificates; empty if the chain has no TLS of its own.
-func handshake(chain *listenerv3.FilterChain, from *Peer, h hop, server *Peer) string {
+// handshake checks the client's certificate; empty if the chain has no TLS of
+// its own, or takes it.
+func handshake(chain *listenerv3.FilterChain, h hop, server *Peer) string {
 	context := within[*tlsv3.DownstreamTlsContext](server.decoder(), chain.TransportSocket.GetTypedConfig())
 	if context == nil {
 		return ""
 	}
 	if h.sent == Plaintext {
 		return "plaintext where " + server.ID.String() + " expects a TLS handshake"
-	}
-	if len(h.accepts) > 0 && !matches(h.accepts, server.Identity) {
-		return "the client expects another identity than " + server.Identity
 	}
 	identity := h.identity
 	switch required := context.RequireClientCertificate.GetValue(); {
@@ -137,13 +153,16 @@ func matches(sans []*tlsv3.SubjectAltNameMatcher, identity string) bool {
 		if exact := m.Matcher.GetExact(); exact != "" {
 			return exact == identity
 		}
+		if suffix := m.Matcher.GetSuffix(); suffix != "" {
+			return strings.HasSuffix(identity, suffix)
+		}
 		return m.Matcher.GetPrefix() != "" && strings.HasPrefix(identity, m.Matcher.GetPrefix())
 	})
 }
 
 // tls is what a hop in TLS of the sidecar asks of the server.
 func (h hop) tls() TLS {
-	if h.sent == Plaintext || h.sent == AppTLS {
+	if !h.ownTLS() {
 		return TLS{}
 	}
 	t := TLS{SNI: h.sni, ALPN: h.alpn}

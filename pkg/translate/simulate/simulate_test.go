@@ -38,7 +38,12 @@ func mesh(mode model.Mode, protocol model.Protocol, change func(*model.Inputs)) 
 
 func (m *Mesh) one(t *testing.T, from string, protocol Protocol) Outcome {
 	t.Helper()
-	c := Call{From: model.WorkloadID{Namespace: "shop", Name: from}, Host: host, Address: "10.96.0.1", Port: 80, Protocol: protocol}
+	return m.asked(t, from, protocol, App{})
+}
+
+func (m *Mesh) asked(t *testing.T, from string, protocol Protocol, app App) Outcome {
+	t.Helper()
+	c := Call{From: model.WorkloadID{Namespace: "shop", Name: from}, Host: host, Address: "10.96.0.1", Port: 80, Protocol: protocol, App: app}
 	if from == "legacy" {
 		c.Address, c.Port = "10.0.0.1", 8080
 	}
@@ -129,11 +134,14 @@ func byRule(mode model.ClientTLS, change func(*model.TLSSettings)) func(*model.I
 func TestRuleMatrix(t *testing.T) {
 	const account = "spiffe://cluster.local/ns/shop/sa/cart"
 	expect := func(name string) func(*model.TLSSettings) {
-		return func(t *model.TLSSettings) { t.SubjectAltNames = []string{name} }
+		return func(t *model.TLSSettings) {
+			t.SubjectAltNames, t.CACertificates = []string{name}, "/etc/certs/root-cert.pem"
+		}
 	}
 	files := func(dir string) func(*model.TLSSettings) {
 		return func(t *model.TLSSettings) {
-			t.ClientCertificate, t.PrivateKey, t.SubjectAltNames = dir+"/cert-chain.pem", dir+"/key.pem", []string{account}
+			t.ClientCertificate, t.PrivateKey = dir+"/cert-chain.pem", dir+"/key.pem"
+			expect(account)(t)
 		}
 	}
 	for _, row := range []matrixRow{
@@ -143,6 +151,8 @@ func TestRuleMatrix(t *testing.T) {
 		{"ISTIO_MUTUAL to another account", "web", byRule(model.ClientMesh, expect(account+"2")), nil, HTTP, model.HTTP, [5]string{"", "", "503", "503", "503"}},
 		{"SIMPLE", "web", byRule(model.ClientSimple, nil), nil, HTTP, model.HTTP, [5]string{"200", "200", "200", "503", "503"}},
 		{"SIMPLE that knows the account", "web", byRule(model.ClientSimple, expect(account)), nil, HTTP, model.HTTP, [5]string{"200", "200", "200", "503", "200"}},
+		{"SIMPLE to another account", "web", byRule(model.ClientSimple, expect(account+"2")), nil, HTTP, model.HTTP, [5]string{"200", "200", "200", "503", "503"}},
+		{"SIMPLE by the system's roots", "web", byRule(model.ClientSimple, func(t *model.TLSSettings) { t.SubjectAltNames = []string{account} }), nil, HTTP, model.HTTP, [5]string{"200", "200", "200", "503", "503"}},
 		{"SIMPLE without a check", "web", byRule(model.ClientSimple, func(t *model.TLSSettings) { t.SkipVerify = true }), nil, HTTP, model.HTTP, [5]string{"200", "200", "200", "503", "200"}},
 		{"MUTUAL by the mesh's certificate", "web", byRule(model.ClientMutual, files("/etc/certs")), nil, HTTP, model.HTTP, [5]string{"200", "200", "200", "200", "200"}},
 		{"MUTUAL by another", "web", byRule(model.ClientMutual, files("/etc/partner")), nil, HTTP, model.HTTP, [5]string{"200", "200", "200", "503", "503"}},
