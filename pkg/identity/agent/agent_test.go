@@ -51,7 +51,7 @@ func TestJoin(t *testing.T) {
 				t.Errorf("call %d: %+v, want by %s", i, call, want)
 			}
 			if i > 0 {
-				if gap := call.at.Sub(calls[i-1].at); gap < 27*time.Minute || gap > 30*time.Minute {
+				if gap := call.at.Sub(calls[i-1].at); gap < 27*time.Minute-time.Second || gap > 30*time.Minute {
 					t.Errorf("call %d after %s, want 27 to 30 minutes", i, gap)
 				}
 			}

@@ -81,6 +81,7 @@ func TestEnvoyOutlivesTheCA(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		ended := start(ctx, a)
 		time.Sleep(time.Hour)
+		synctest.Wait()
 		if n := strings.Count(log.String(), givenUp+"; Envoy goes on"); n < 10 {
 			t.Errorf("%d rounds in an hour:\n%s", n, log)
 		}
