@@ -1,0 +1,236 @@
+package rollout
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/meshpilot/pilot/pkg/model"
+)
+
+const (
+	// pause is between a proof and what is built on it: Envoy's workers take up
+	// what its main thread acknowledged (measured: at most 5 ms).
+	pause = 500 * time.Millisecond
+	// freshness is how long gauges are believed after a phase was entered: the
+	// first values are of before.
+	freshness = 100 * time.Millisecond
+	// Failures stop a rollout from so many on, if they are 1 in 100.
+	fewFailures = 5
+	rareFailure = 100
+	// idle is how many quiet periods a handshake is waited for: a client that
+	// calls no more shows none.
+	idle = 3
+)
+
+// Wait is what a target waits for; the zero value: for nothing.
+type Wait struct {
+	For []Blocker
+	// Held says that the deadline is missed, or that failures stopped it.
+	Held bool
+	// Again is when it may move although no evidence changes; zero is never.
+	Again time.Time
+}
+
+// Next moves the state at most one rung towards its mode.
+func Next(s State, r model.Rollout, e Evidence, now time.Time) (State, Wait) {
+	if s = s.watch(r, e, now); s.Halted != "" {
+		return s, Wait{For: []Blocker{{"rollout", s.Halted}}, Held: true, Again: s.HaltedAt.Add(r.QuietPeriod)}
+	}
+	goal := s.goal()
+	if s.Phase == goal {
+		return s, s.rest()
+	}
+	if next, free := s.free(r); free {
+		return s.enter(next, e, now), Wait{}
+	}
+	up := goal > s.Phase
+	next, blockers, after := s.Phase-1, []Blocker(nil), time.Time{}
+	if up {
+		next = s.Phase + 1
+	}
+	switch {
+	case s.Phase == model.PhaseOpened && up, s.Phase == model.PhaseMoved && !up:
+		blockers = e.served()
+	case s.Phase == model.PhaseMoved:
+		blockers, after = e.moved(s, r.QuietPeriod, now)
+	case s.Phase == model.PhaseGrace:
+		blockers = append(e.served(), e.open(s, Server.plain, "plaintext")...)
+	default: // OPENED, down
+		blockers = append(append(e.served(), e.Clients...), e.Mesh...)
+		blockers = append(blockers, e.open(s, Server.mesh, "mTLS")...)
+	}
+	return s.decide(next, blockers, after, r, e, now)
+}
+
+// free is the next phase if it needs no proof: servers that take more than
+// before break nothing, and IMMEDIATE asks for none.
+func (s State) free(r model.Rollout) (model.Phase, bool) {
+	switch goal := s.goal(); {
+	case s.Phase == goal || s.Halted != "":
+		return s.Phase, false
+	case r.Immediate:
+		return goal, true
+	case goal < model.PhaseGrace && s.Phase >= model.PhaseGrace:
+		return model.PhaseMoved, true
+	default:
+		return model.PhaseOpened, s.Phase == model.PhaseNone
+	}
+}
+
+// decide enters next if nothing blocks for the pause, or if the deadline is
+// missed and that is the wish.
+func (s State) decide(next model.Phase, blockers []Blocker, after time.Time, r model.Rollout, e Evidence, now time.Time) (State, Wait) {
+	if len(blockers) == 0 {
+		if s.proven.IsZero() {
+			s.proven = now
+		}
+		if at := s.proven.Add(pause); at.After(now) {
+			return s, Wait{Again: at}
+		}
+		return s.enter(next, e, now), Wait{}
+	}
+	s.proven = time.Time{}
+	deadline := s.Since.Add(r.Deadline)
+	wait := Wait{For: blockers, Again: deadline}
+	if !after.IsZero() && after.Before(deadline) {
+		wait.Again = after
+	}
+	if now.Before(deadline) {
+		return s, wait
+	}
+	wait.Again = after
+	switch r.OnDeadline {
+	case model.DeadlineProceed:
+		return s.enter(next, e, now), Wait{}
+	case model.DeadlineRollback:
+		s.Stopped, s.Limit = fmt.Sprintf("rolled back: the deadline of %s passed, waiting for %s", r.Deadline, blockers[0]), min(s.Phase, model.PhaseMoved)
+		if s.Phase > model.PhaseMoved {
+			s = s.enter(model.PhaseMoved, e, now)
+		}
+		return s, Wait{For: blockers, Held: true}
+	default:
+		wait.Held = true
+		return s, wait
+	}
+}
+
+// rest is the wait of a target that goes no further.
+func (s State) rest() Wait {
+	if s.Stopped == "" {
+		return Wait{}
+	}
+	return Wait{For: []Blocker{{"rollout", s.Stopped}}, Held: true}
+}
+
+// watch halts a target whose last step made calls fail, until they fail no
+// more for a quiet period; ROLLBACK takes it back instead.
+func (s State) watch(r model.Rollout, e Evidence, now time.Time) State {
+	if s.Halted != "" && !now.Before(s.HaltedAt.Add(r.QuietPeriod)) {
+		s.Halted = ""
+	}
+	if r.Immediate || s.Phase < model.PhaseMoved || s.Stopped != "" || s.Settled() && now.Sub(s.Since) > r.QuietPeriod {
+		return s
+	}
+	why := e.failures(s)
+	if why == "" {
+		return s
+	}
+	if r.OnDeadline == model.DeadlineRollback {
+		s.Stopped, s.Limit = "rolled back: "+why, model.PhaseOpened
+		return s
+	}
+	s.Failed, _ = e.counts()
+	s.Halted, s.HaltedAt = "halted: "+why, now
+	return s
+}
+
+// failures are those since the phase was entered.
+func (e Evidence) failures(s State) string {
+	failed, handshakes := e.counts()
+	if rise := failed - min(failed, s.Failed); rise >= fewFailures && rise*rareFailure >= handshakes-min(handshakes, s.Handshakes) {
+		return fmt.Sprintf("%d TLS handshakes failed since the last step", rise)
+	}
+	since := s.Since
+	if s.Halted != "" {
+		since = s.HaltedAt
+	}
+	for _, p := range e.Peers {
+		if p.Refused && p.Sidecar && p.Last.After(since.Add(pause)) {
+			return fmt.Sprintf("%s, which has a sidecar, was refused for plaintext", p.Name)
+		}
+	}
+	return ""
+}
+
+// served blocks for servers that are not proven to be in the phase.
+func (e Evidence) served() []Blocker {
+	var out []Blocker
+	for i := range e.Servers {
+		if s := &e.Servers[i]; s.Unproven != "" {
+			out = append(out, Blocker{s.Workload.String(), s.Unproven})
+		}
+	}
+	return out
+}
+
+// moved blocks until no call arrives without mTLS, for a quiet period; after
+// is when that is over if all stays quiet.
+func (e Evidence) moved(s State, quiet time.Duration, now time.Time) (out []Blocker, after time.Time) {
+	out = append(append(e.served(), e.Clients...), e.Plaintext...)
+	wait := func(since time.Time, who, what string) {
+		if at := since.Add(quiet); at.After(now) {
+			out = append(out, Blocker{who, what})
+			if after.IsZero() || at.After(after) {
+				after = at
+			}
+		}
+	}
+	for i := range e.Servers {
+		switch srv := &e.Servers[i]; {
+		case srv.Unproven != "":
+		case srv.Logs.IsZero():
+			out = append(out, Blocker{srv.Workload.String(), "its access logs do not arrive, so plaintext would not be seen"})
+		case srv.Logs.After(s.Since):
+			wait(srv.Logs, srv.Workload.String(), "its access logs arrive only for a short while")
+		}
+	}
+	called := false
+	for _, p := range e.Peers {
+		if p.Refused {
+			continue
+		}
+		called = called || p.Sidecar && p.Last.After(s.Since.Add(-quiet))
+		wait(p.Last, p.Name, fmt.Sprintf("sends plaintext (%d times, the last %s)", p.Count, p.Last.UTC().Format("15:04:05")))
+	}
+	if _, handshakes := e.counts(); called && handshakes <= s.Handshakes && now.Sub(s.Since) < idle*quiet {
+		out = append(out, Blocker{"clients", "none was seen with mTLS yet, and some called in plaintext before"})
+		if after.IsZero() {
+			after = s.Since.Add(idle * quiet)
+		}
+	}
+	if len(out) == 0 {
+		wait(s.Since, "clients", "no plaintext was seen, but not yet for the quiet period")
+	}
+	return out, after
+}
+
+func (s Server) plain() Connections { return s.Plain }
+func (s Server) mesh() Connections  { return s.Mesh }
+
+// open blocks while connections of a kind are open, or may be.
+func (e Evidence) open(s State, of func(Server) Connections, kind string) []Blocker {
+	var out []Blocker
+	for _, srv := range e.Servers {
+		c, who := of(srv), srv.Workload.String()
+		switch {
+		case srv.Unproven != "":
+		case srv.Stats.IsZero():
+			out = append(out, Blocker{who, "its statistics do not arrive, so open " + kind + " connections would not be seen"})
+		case !c.Known, !c.At.After(s.Since.Add(freshness)):
+			out = append(out, Blocker{who, "has not reported its open " + kind + " connections since the last step"})
+		case c.Open > 0:
+			out = append(out, Blocker{who, fmt.Sprintf("%d %s connections are open", c.Open, kind)})
+		}
+	}
+	return out
+}
