@@ -44,30 +44,17 @@ Exit codes: 0 stopped by Ctrl-C or SIGTERM, 2 could not start or failed.`,
 			if err := authority.check(o.Log); err != nil {
 				return err
 			}
-			var server *discovery.Server
 			if o.TLSAddress != "" {
-				d, err := from.readValid(args[0], cmd.ErrOrStderr())
-				if err != nil {
+				if _, err := from.readValid(args[0], cmd.ErrOrStderr()); err != nil {
 					return err
 				}
+				var err error
 				if o.CA, err = authority.open(); err != nil {
 					return err
 				}
-				trustDomain := func() string {
-					if server == nil || server.Snapshot() == nil {
-						return d.snapshot.Mesh().TrustDomain
-					}
-					return server.Snapshot().Mesh().TrustDomain
-				}
-				if o.TLS, err = serverTLS(o.CA, authority.renewal.Ratio, trustDomain, self.namespace); err != nil {
-					return err
-				}
+				o.Namespace, o.Grace = self.namespace, authority.renewal.Ratio
 			}
-			var err error
-			if server, err = discovery.Listen(o); err != nil {
-				return err
-			}
-			return server.Run(cmd.Context())
+			return discovery.Run(cmd.Context(), o)
 		},
 	}
 	from.register(cmd)
@@ -76,7 +63,8 @@ Exit codes: 0 stopped by Ctrl-C or SIGTERM, 2 could not start or failed.`,
 	authority.registerRenewal(cmd)
 	cmd.Flags().StringVar(&o.PlaintextAddress, "plaintext-address", "127.0.0.1:15010", "xDS in plaintext")
 	cmd.Flags().BoolVar(&o.PlaintextRemote, "plaintext-remote", false, "allow a --plaintext-address that other machines reach")
-	cmd.Flags().StringVar(&o.TLSAddress, "tls-address", ":15012", "xDS with mutual TLS")
+	cmd.Flags().StringVar(&o.TLSAddress, "tls-address", ":15012", "xDS with mutual TLS, and certificate requests")
+	cmd.Flags().StringVar(&o.BootstrapTokens, "bootstrap-tokens", "", "file of tokens, lines \"<token> <namespace>/<service account>\", with which machines get their first certificate")
 	cmd.Flags().StringVar(&o.MetricsAddress, "metrics-address", ":15014", "/metrics")
 	cmd.Flags().StringVar(&o.HTTPAddress, "http-address", ":8080", "/readyz and /debug/")
 	cmd.Flags().BoolVar(&o.DebugRemote, "debug-remote", false, "let other machines see /debug/")

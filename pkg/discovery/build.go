@@ -29,7 +29,9 @@ func (h *hub) build() {
 		h.meshChanged(time.Now())
 	}
 	s, in := h.snapshotNow()
-	h.snapshot.Store(s)
+	if h.snapshot.Swap(s) == nil {
+		close(h.configured)
+	}
 	h.expel(s) // before they get anything of it
 	h.apply(s)
 	h.timed("lint", func() {

@@ -32,6 +32,9 @@ type hub struct {
 	mailbox chan delivery // holds one; the latest wins
 	events  mailbag
 	reports reports
+	// configured is closed when there is a snapshot.
+	configured chan struct{}
+	refusals   refusals
 	// What others read, and run alone writes.
 	snapshot  atomic.Pointer[model.Snapshot]
 	world     atomic.Pointer[ads.World] // nil before the first
@@ -69,6 +72,7 @@ func newHub(domain string, log *slog.Logger, m *status.Metrics) *hub {
 		domain: domain, log: log, metrics: m,
 		mailbox:    make(chan delivery, 1),
 		reports:    newReports(),
+		configured: make(chan struct{}),
 		problems:   status.NewProblems(log, m),
 		translator: newTranslator(m),
 		evidence:   map[model.WorkloadID]capturePorts{},

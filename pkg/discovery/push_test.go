@@ -23,6 +23,7 @@ import (
 	"github.com/meshpilot/pilot/pkg/discovery/ads"
 	pages "github.com/meshpilot/pilot/pkg/discovery/status"
 	"github.com/meshpilot/pilot/pkg/identity"
+	"github.com/meshpilot/pilot/pkg/identity/csr"
 	"github.com/meshpilot/pilot/pkg/meshconfig"
 	"github.com/meshpilot/pilot/pkg/translate"
 )
@@ -38,21 +39,32 @@ const (
 type mesh struct {
 	t      *testing.T
 	hub    *hub
+	port   *portTLS // nil in plaintext
 	listen *bufconn.Listener
 	conns  []*grpc.ClientConn
 }
 
-// inMesh runs a test and takes the mesh down. With a CA it serves TLS.
-func inMesh(t *testing.T, serverTLS func() *tls.Config, test func(m *mesh)) {
+// inMesh runs a test and takes the mesh down. With a CA it serves TLS, and
+// certificate requests.
+func inMesh(t *testing.T, ca func() *identity.CA, test func(m *mesh)) {
+	t.Helper()
+	inMeshWithTokens(t, ca, nil, test)
+}
+
+func inMeshWithTokens(t *testing.T, ca func() *identity.CA, tokens *csr.TokenFile, test func(m *mesh)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		m := &mesh{t: t, hub: loop(t), listen: bufconn.Listen(64 << 10)}
 		options := ads.ServerOptions()
-		if serverTLS != nil {
-			options = append(options, grpc.Creds(credentials.NewTLS(serverTLS())))
+		if ca != nil {
+			m.port = newPortTLS(ca(), "istio-system", identity.DefaultGraceRatio, m.hub)
+			options = append(options, m.port.serverOptions()...)
 		}
 		server := grpc.NewServer(options...)
 		m.hub.store.Register(server)
+		if ca != nil {
+			m.port.signer(tokens).Register(server)
+		}
 		served := make(chan error)
 		go func() { served <- server.Serve(m.listen) }()
 		test(m)
@@ -226,16 +238,12 @@ type callers struct {
 
 func newCallers(t *testing.T) *callers { return &callers{t: t} }
 
-func (c *callers) server() *tls.Config {
+func (c *callers) server() *identity.CA {
 	var err error
 	if c.ca, err = identity.NewCA(identity.DefaultOrg, identity.DefaultRootTTL); err != nil {
 		c.t.Fatal(err)
 	}
-	config, err := c.ca.ServerTLS("cluster.local", "istio-system")
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	return config
+	return c.ca
 }
 
 func (c *callers) as(namespace, account string, ttl time.Duration) credentials.TransportCredentials {
@@ -294,6 +302,7 @@ func TestAnExpiredCertificateEndsTheStream(t *testing.T) {
 func TestAWorkloadWithAnotherAccountIsAnother(t *testing.T) {
 	c := newCallers(t)
 	inMesh(t, c.server, func(m *mesh) {
+		m.edit(strings.NewReplacer("cart-1", "cart-9", "stock-1", "stock-9").Replace(shop))
 		early := m.envoy(stockNode, fakeenvoy.Options{}, c.as("store", "other", time.Hour))
 		e := m.envoy(cartNode, fakeenvoy.Options{}, c.as("shop", "cart", time.Hour))
 		m.edit(shop)

@@ -3,8 +3,6 @@ package discovery
 import (
 	"cmp"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -17,14 +15,13 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
 
 	"github.com/meshpilot/pilot/pkg/discovery/ads"
 	"github.com/meshpilot/pilot/pkg/discovery/ads/wire"
 	"github.com/meshpilot/pilot/pkg/discovery/status"
 	"github.com/meshpilot/pilot/pkg/identity"
+	"github.com/meshpilot/pilot/pkg/identity/csr"
 	"github.com/meshpilot/pilot/pkg/meshconfig"
-	"github.com/meshpilot/pilot/pkg/model"
 )
 
 // stopTime is how long open requests may take when the server stops.
@@ -34,15 +31,23 @@ const stopTime = 5 * time.Second
 // port; port 0 is any free one.
 type Options struct {
 	Source meshconfig.Source
-	Domain string       // DNS suffix of services; empty is cluster.local
-	CA     *identity.CA // is followed and reported on; may be nil
+	Domain string // DNS suffix of services; empty is cluster.local
+	// CA issues the certificates of TLSAddress, and verifies its callers. It is
+	// followed and reported on; nil only without TLSAddress.
+	CA *identity.CA
 
 	PlaintextAddress string // xDS without TLS, usually 127.0.0.1:15010
 	// PlaintextRemote allows a PlaintextAddress that other machines reach:
 	// whoever does may then read every workload's configuration.
 	PlaintextRemote bool
-	TLSAddress      string      // xDS over TLS, usually :15012
-	TLS             *tls.Config // must verify client certificates
+	TLSAddress      string // xDS and certificate requests over TLS, usually :15012
+	Namespace       string // in the control plane's identity; empty is istio-system
+	// Grace is the part of its lifetime that the port's certificate has left
+	// when it is renewed; 0 is identity.DefaultGraceRatio.
+	Grace float64
+	// BootstrapTokens is a file of tokens with which machines without a
+	// certificate may ask for one; empty is none.
+	BootstrapTokens string
 	// ListenTLS opens TLSAddress where net.Listen does not reach: in another
 	// network namespace. Nil is net.Listen.
 	ListenTLS      func(address string) (net.Listener, error)
@@ -61,6 +66,8 @@ type Server struct {
 	options   Options
 	hub       *hub
 	metrics   *status.Metrics
+	port      *portTLS       // nil without one
+	tokens    *csr.TokenFile // nil without one
 	listeners []net.Listener
 	addresses Addresses
 	serve     []func() error                // run until their stop
@@ -81,18 +88,27 @@ func Run(ctx context.Context, o Options) error {
 func Listen(o Options) (*Server, error) {
 	o.Log = cmp.Or(o.Log, slog.Default())
 	o.Domain = cmp.Or(o.Domain, "cluster.local")
+	o.Namespace = cmp.Or(o.Namespace, "istio-system")
+	o.Grace = cmp.Or(o.Grace, identity.DefaultGraceRatio)
 	if err := check(o); err != nil {
 		return nil, err
 	}
 	m := status.NewMetrics()
 	s := &Server{options: o, metrics: m, hub: newHub(o.Domain, o.Log, m)}
+	if o.TLSAddress != "" {
+		var err error
+		if s.tokens, err = openTokens(o.BootstrapTokens); err != nil {
+			return nil, err
+		}
+		s.port = newPortTLS(o.CA, o.Namespace, o.Grace, s.hub)
+	}
 	for _, port := range []struct {
 		address, flag string
 		bound         *string
 		serve         func(net.Listener)
 	}{
-		{o.PlaintextAddress, "--plaintext-address", &s.addresses.Plaintext, func(l net.Listener) { s.addGRPC(l) }},
-		{o.TLSAddress, "--tls-address", &s.addresses.TLS, func(l net.Listener) { s.addGRPC(wire.Listen(l), grpc.Creds(credentials.NewTLS(o.TLS))) }},
+		{o.PlaintextAddress, "--plaintext-address", &s.addresses.Plaintext, func(l net.Listener) { s.addGRPC(l, nil) }},
+		{o.TLSAddress, "--tls-address", &s.addresses.TLS, func(l net.Listener) { s.addGRPC(wire.Listen(l), s.port) }},
 		{o.MetricsAddress, "--metrics-address", &s.addresses.Metrics, func(l net.Listener) { s.addHTTP(l, m.Handler()) }},
 		{o.HTTPAddress, "--http-address", &s.addresses.HTTP, func(l net.Listener) { s.addHTTP(l, s.pages().Handler()) }},
 	} {
@@ -119,10 +135,8 @@ func check(o Options) error {
 	switch {
 	case o.Source == nil:
 		return errors.New("no source of configuration")
-	case o.TLSAddress != "" && o.TLS == nil:
-		return fmt.Errorf("%s needs a certificate", o.TLSAddress)
-	case o.TLSAddress != "" && o.TLS.ClientAuth != tls.RequireAndVerifyClientCert && o.TLS.ClientAuth != tls.VerifyClientCertIfGiven && o.TLS.GetConfigForClient == nil:
-		return errors.New("the TLS configuration does not verify client certificates")
+	case o.TLSAddress != "" && o.CA == nil:
+		return fmt.Errorf("%s needs a CA", o.TLSAddress)
 	case o.PlaintextAddress != "" && !o.PlaintextRemote && !loopback(o.PlaintextAddress):
 		return fmt.Errorf("%s is reachable from other machines, and plaintext xDS tells them everything; "+
 			"use 127.0.0.1, or allow it with --plaintext-remote", o.PlaintextAddress)
@@ -152,9 +166,17 @@ func listen(open func(string) (net.Listener, error), address, flag string) (net.
 	return l, nil
 }
 
-func (s *Server) addGRPC(l net.Listener, more ...grpc.ServerOption) {
-	server := grpc.NewServer(append(ads.ServerOptions(), more...)...)
+// addGRPC serves xDS; with TLS certificate requests too.
+func (s *Server) addGRPC(l net.Listener, port *portTLS) {
+	options := ads.ServerOptions()
+	if port != nil {
+		options = append(options, port.serverOptions()...)
+	}
+	server := grpc.NewServer(options...)
 	s.hub.store.Register(server)
+	if port != nil {
+		port.signer(s.tokens).Register(server)
+	}
 	s.serve = append(s.serve, func() error { return server.Serve(l) })
 	s.stop = append(s.stop, func(ctx context.Context) error {
 		done := make(chan struct{})
@@ -201,9 +223,6 @@ func (s *Server) State() status.State {
 	return state
 }
 
-// Snapshot is the configuration in force, nil before the first.
-func (s *Server) Snapshot() *model.Snapshot { return s.hub.snapshot.Load() }
-
 // Edits are the last edits, oldest first, and how far each has come.
 func (s *Server) Edits() []status.Edit { return s.hub.published.Load().Edits }
 
@@ -228,8 +247,10 @@ func (s *Server) Run(ctx context.Context) error {
 	for _, serve := range s.serve {
 		start(serve)
 	}
-	s.certificateExpiry()
 	s.startCA(ctx, start)
+	if s.port != nil {
+		start(func() error { s.port.watch(ctx, s.tokens); return nil })
+	}
 	s.options.Log.Info("serving", "plaintext", s.addresses.Plaintext, "tls", s.addresses.TLS,
 		"metrics", s.addresses.Metrics, "http", s.addresses.HTTP)
 	start(func() error { s.hub.run(ctx); return nil })
@@ -255,21 +276,6 @@ func (s *Server) Run(ctx context.Context) error {
 		return err
 	default:
 		return nil
-	}
-}
-
-// certificateExpiry is only known of a certificate that is not replaced.
-func (s *Server) certificateExpiry() {
-	if s.options.TLS == nil || len(s.options.TLS.Certificates) == 0 {
-		return
-	}
-	c := s.options.TLS.Certificates[0]
-	leaf := c.Leaf
-	if leaf == nil && len(c.Certificate) > 0 {
-		leaf, _ = x509.ParseCertificate(c.Certificate[0]) // TLS itself reports a bad one
-	}
-	if leaf != nil {
-		s.metrics.CertificateExpires(leaf.NotAfter)
 	}
 }
 

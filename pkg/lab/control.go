@@ -44,16 +44,13 @@ type editTime struct{ published, written time.Time }
 
 // startControl opens the ports and begins to serve the directory.
 func startControl(o Options, s *setting, log string) (*control, error) {
-	tls, err := s.ca.ServerTLS(trustDomain(o.Dir), "istio-system")
-	if err != nil {
-		return nil, err
-	}
+	var err error
 	c := &control{dir: o.Dir, capture: o.Capture, states: make(chan state, 1), done: make(chan struct{})}
 	if c.log, err = os.Create(log); err != nil {
 		return nil, err
 	}
 	options := discovery.Options{
-		Source: c, Domain: domain, TLS: tls,
+		Source: c, Domain: domain, CA: s.ca,
 		TLSAddress:     join(o.Address, xdsPort),
 		MetricsAddress: join(o.Address, metricsPort),
 		HTTPAddress:    join(o.Address, httpPort),
@@ -94,16 +91,6 @@ func freeForControl(addresses ...string) error {
 		}
 	}
 	return nil
-}
-
-// trustDomain is needed before the directory is served; what is wrong with the
-// directory is reported then.
-func trustDomain(dir string) string {
-	b, _, err := file.Load(dir)
-	if err != nil || b.Mesh == nil {
-		return meshconfig.DefaultMesh().TrustDomain
-	}
-	return b.Mesh.TrustDomain
 }
 
 // Run is the control plane's source: the directory, with the addresses of the

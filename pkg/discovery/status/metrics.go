@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"google.golang.org/grpc/codes"
 )
 
 // Metrics are the control plane's numbers in a registry of their own. Safe for
@@ -24,11 +25,14 @@ type Metrics struct {
 	NACKs     *prometheus.CounterVec // by type
 	Ignored   *prometheus.CounterVec // by type
 	Refused   *prometheus.CounterVec // by gRPC code
-	Edits     prometheus.Counter
-	LastACK   prometheus.Histogram
-	Work      *prometheus.HistogramVec // by step: compile, build, translate, apply, lint
-	Halves    *prometheus.GaugeVec     // by side: client, server
-	Cache     *prometheus.CounterVec   // by result: hit, miss
+	// RefusedConnections are by reason: handshake, strangers.
+	RefusedConnections  *prometheus.CounterVec
+	CertificateRequests *prometheus.CounterVec // by gRPC code
+	Edits               prometheus.Counter
+	LastACK             prometheus.Histogram
+	Work                *prometheus.HistogramVec // by step: compile, build, translate, apply, lint
+	Halves              *prometheus.GaugeVec     // by side: client, server
+	Cache               *prometheus.CounterVec   // by result: hit, miss
 
 	problems *prometheus.GaugeVec
 	expiry   prometheus.Gauge
@@ -45,6 +49,8 @@ func NewMetrics() *Metrics {
 	m.NACKs = m.counters("pilot_nacks_total", "Responses that proxies refused.", "type")
 	m.Ignored = m.counters("pilot_ignored_requests_total", "Requests that answer an older response than the last one.", "type")
 	m.Refused = m.counters("pilot_refused_streams_total", "xDS streams that were refused or ended by the control plane.", "code")
+	m.RefusedConnections = m.counters("pilot_refused_connections_total", "Connections to the xDS port that failed in the handshake, or were too many without a certificate of the mesh.", "reason")
+	m.CertificateRequests = m.counters("pilot_certificate_requests_total", "Certificate requests by how they ended; OK is a certificate, ResourceExhausted a rate limit.", "code")
 	m.Edits = m.counter("pilot_edits_total", "Changes of the configuration that were read.")
 	m.LastACK = m.histogram("pilot_edit_to_last_ack_seconds", "Time from an edit until the last proxy that it concerned had accepted it.")
 	m.Work = prometheus.NewHistogramVec(prometheus.HistogramOpts{
@@ -61,6 +67,12 @@ func NewMetrics() *Metrics {
 		for _, name := range []string{"SDS", "CDS", "EDS", "LDS", "RDS"} {
 			perType.WithLabelValues(name)
 		}
+	}
+	for _, code := range []codes.Code{codes.OK, codes.Unauthenticated, codes.PermissionDenied, codes.InvalidArgument, codes.ResourceExhausted, codes.Internal} {
+		m.CertificateRequests.WithLabelValues(code.String())
+	}
+	for _, reason := range []string{"handshake", "strangers"} {
+		m.RefusedConnections.WithLabelValues(reason)
 	}
 	return m
 }

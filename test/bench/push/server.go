@@ -99,10 +99,10 @@ func start(services, proxies int, secure bool) (*bench, error) {
 			return nil, err
 		}
 		o.PlaintextAddress, o.TLSAddress = "", "127.0.0.1:0"
-		if o.TLS, err = ca.ServerTLS("cluster.local", "istio-system"); err != nil {
+		o.CA = ca
+		if b.tls, err = ca.ServerTLS("cluster.local", "istio-system"); err != nil {
 			return nil, err
 		}
-		b.tls = o.TLS
 		if err := writeCertificates(ca, b.dir, services); err != nil {
 			return nil, err
 		}

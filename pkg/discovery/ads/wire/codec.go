@@ -55,7 +55,7 @@ func ServerOptions() []grpc.ServerOption {
 		grpc.MaxRecvMsgSize(16 << 20), // a first request names every resource that the proxy holds
 		grpc.MaxConcurrentStreams(100),
 		grpc.ConnectionTimeout(15 * time.Second),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second, MaxConnectionIdle: 5 * time.Minute}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 	}
 }

@@ -1,0 +1,116 @@
+package discovery
+
+import (
+	"crypto"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/meshpilot/pilot/pkg/identity"
+	"github.com/meshpilot/pilot/pkg/identity/csr"
+	"github.com/meshpilot/pilot/pkg/meshconfig"
+	"github.com/meshpilot/pilot/pkg/model"
+)
+
+// signer is the service of certificate requests on port 15012.
+func (p *portTLS) signer(tokens *csr.TokenFile) *csr.Service {
+	o := csr.Options{
+		Sign: func(uri string, key crypto.PublicKey, ttl time.Duration) ([]byte, error) {
+			return p.ca.Sign(identity.Request{URI: uri, Key: key, TTL: ttl})
+		},
+		Peers: &p.peers, Domains: p.hub.trustDomains, Report: p.hub.signed,
+		PerAccount: csr.PerAccount(), PerAddress: csr.PerAddress(),
+	}
+	if tokens != nil {
+		o.More = append(o.More, tokens)
+	}
+	return csr.New(o)
+}
+
+// openTokens is nil if no file is named.
+func openTokens(path string) (*csr.TokenFile, error) {
+	if path == "" {
+		return nil, nil
+	}
+	tokens, err := csr.OpenTokens(path)
+	if err != nil {
+		return nil, fmt.Errorf("--bootstrap-tokens: %w", err)
+	}
+	return tokens, nil
+}
+
+// tokenProblems are what is wrong with the file of tokens now.
+func tokenProblems(tokens *csr.TokenFile) []meshconfig.Problem {
+	if tokens == nil {
+		return nil
+	}
+	path, faults := tokens.Faults()
+	out := make([]meshconfig.Problem, len(faults))
+	for i, fault := range faults {
+		out[i] = meshconfig.Problem{Code: "TOKEN_FILE", Severity: meshconfig.Warning, On: model.Key{Kind: "File", Name: path}, Message: fault}
+	}
+	return out
+}
+
+// signed hears how a certificate request ended.
+func (h *hub) signed(r csr.Result) {
+	h.metrics.CertificateRequests.WithLabelValues(r.Code.String()).Inc()
+	who := r.Account.Namespace + "/" + r.Account.Name
+	if r.Account == (csr.Account{}) {
+		who = ""
+	}
+	if r.Code == codes.OK {
+		h.log.Info("certificate issued", "account", who, "remote", r.Remote)
+		return
+	}
+	h.refusals.warn(h.log, r.Code.String(), "certificate request refused", "account", who, "remote", r.Remote, "error", r.Text)
+}
+
+// noStranger refuses a stream whose connection has no certificate of the mesh.
+func (h *hub) noStranger(why error) error {
+	err := status.Error(codes.Unauthenticated, why.Error())
+	h.metrics.Refused.WithLabelValues(codes.Unauthenticated.String()).Inc()
+	h.refusals.warn(h.log, codes.Unauthenticated.String(), "stream refused", "error", why.Error())
+	return err
+}
+
+// trustDomains are the trust domain and its aliases; nil before the first
+// configuration.
+func (h *hub) trustDomains() []string {
+	s := h.snapshot.Load()
+	if s == nil {
+		return nil
+	}
+	mesh := s.Mesh()
+	return append([]string{mesh.TrustDomain}, mesh.TrustDomainAliases...)
+}
+
+// refusals logs what anybody can cause at any rate: one line a second for
+// each code, which says how many it stands for.
+type refusals struct {
+	mu     sync.Mutex
+	last   map[string]time.Time
+	silent map[string]int
+}
+
+func (r *refusals) warn(log *slog.Logger, code, text string, more ...any) {
+	r.mu.Lock()
+	now := time.Now()
+	if last, ok := r.last[code]; ok && now.Sub(last) < time.Second {
+		r.silent[code]++
+		r.mu.Unlock()
+		return
+	}
+	if r.last == nil {
+		r.last, r.silent = map[string]time.Time{}, map[string]int{}
+	}
+	r.last[code] = now
+	silent := r.silent[code]
+	delete(r.silent, code)
+	r.mu.Unlock()
+	log.Warn(text, append([]any{"code", code, "notLogged", silent}, more...)...)
+}
