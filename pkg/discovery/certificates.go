@@ -10,19 +10,29 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/meshpilot/pilot/pkg/discovery/tlsport"
 	"github.com/meshpilot/pilot/pkg/identity"
 	"github.com/meshpilot/pilot/pkg/identity/csr"
 	"github.com/meshpilot/pilot/pkg/meshconfig"
 	"github.com/meshpilot/pilot/pkg/model"
 )
 
-// signer is the service of certificate requests on port 15012.
-func (p *portTLS) signer(tokens *csr.TokenFile) *csr.Service {
+// newPort is the TLS side of port 15012.
+func newPort(ca *identity.CA, namespace string, grace float64, h *hub) *tlsport.Port {
+	return tlsport.New(tlsport.Options{
+		CA: ca, Namespace: namespace, Grace: grace, Configured: h.configured, Domains: h.trustDomains,
+		Refused:       func(reason string) { h.metrics.RefusedConnections.WithLabelValues(reason).Inc() },
+		NoCertificate: h.noCertificate, Expires: h.metrics.CertificateExpires, Log: h.log,
+	})
+}
+
+// newSigner is the service of certificate requests on port 15012.
+func newSigner(ca *identity.CA, port *tlsport.Port, tokens *csr.TokenFile, h *hub) *csr.Service {
 	o := csr.Options{
 		Sign: func(uri string, key crypto.PublicKey, ttl time.Duration) ([]byte, error) {
-			return p.ca.Sign(identity.Request{URI: uri, Key: key, TTL: ttl})
+			return ca.Sign(identity.Request{URI: uri, Key: key, TTL: ttl})
 		},
-		Peers: &p.peers, Domains: p.hub.trustDomains, Report: p.hub.signed,
+		Peers: port.Peers(), Domains: h.trustDomains, Report: h.signed,
 		PerAccount: csr.PerAccount(), PerAddress: csr.PerAddress(),
 	}
 	if tokens != nil {
@@ -70,8 +80,8 @@ func (h *hub) signed(r csr.Result) {
 	h.refusals.warn(h.log, r.Code.String(), "certificate request refused", "account", who, "remote", r.Remote, "error", r.Text)
 }
 
-// noStranger refuses a stream whose connection has no certificate of the mesh.
-func (h *hub) noStranger(why error) error {
+// noCertificate refuses a stream whose connection has no certificate of the mesh.
+func (h *hub) noCertificate(why error) error {
 	err := status.Error(codes.Unauthenticated, why.Error())
 	h.metrics.Refused.WithLabelValues(codes.Unauthenticated.String()).Inc()
 	h.refusals.warn(h.log, codes.Unauthenticated.String(), "stream refused", "error", why.Error())

@@ -22,6 +22,7 @@ import (
 	"github.com/meshpilot/pilot/internal/fakeenvoy"
 	"github.com/meshpilot/pilot/pkg/discovery/ads"
 	pages "github.com/meshpilot/pilot/pkg/discovery/status"
+	"github.com/meshpilot/pilot/pkg/discovery/tlsport"
 	"github.com/meshpilot/pilot/pkg/identity"
 	"github.com/meshpilot/pilot/pkg/identity/csr"
 	"github.com/meshpilot/pilot/pkg/meshconfig"
@@ -39,7 +40,8 @@ const (
 type mesh struct {
 	t      *testing.T
 	hub    *hub
-	port   *portTLS // nil in plaintext
+	ca     *identity.CA  // nil in plaintext
+	port   *tlsport.Port // nil in plaintext
 	listen *bufconn.Listener
 	conns  []*grpc.ClientConn
 }
@@ -57,13 +59,14 @@ func inMeshWithTokens(t *testing.T, ca func() *identity.CA, tokens *csr.TokenFil
 		m := &mesh{t: t, hub: loop(t), listen: bufconn.Listen(64 << 10)}
 		options := ads.ServerOptions()
 		if ca != nil {
-			m.port = newPortTLS(ca(), "istio-system", identity.DefaultGraceRatio, m.hub)
-			options = append(options, m.port.serverOptions()...)
+			m.ca = ca()
+			m.port = newPort(m.ca, "istio-system", identity.DefaultGraceRatio, m.hub)
+			options = append(options, m.port.ServerOptions()...)
 		}
 		server := grpc.NewServer(options...)
 		m.hub.store.Register(server)
 		if ca != nil {
-			m.port.signer(tokens).Register(server)
+			newSigner(m.ca, m.port, tokens, m.hub).Register(server)
 		}
 		served := make(chan error)
 		go func() { served <- server.Serve(m.listen) }()

@@ -19,6 +19,7 @@ import (
 	"github.com/meshpilot/pilot/pkg/discovery/ads"
 	"github.com/meshpilot/pilot/pkg/discovery/ads/wire"
 	"github.com/meshpilot/pilot/pkg/discovery/status"
+	"github.com/meshpilot/pilot/pkg/discovery/tlsport"
 	"github.com/meshpilot/pilot/pkg/identity"
 	"github.com/meshpilot/pilot/pkg/identity/csr"
 	"github.com/meshpilot/pilot/pkg/meshconfig"
@@ -66,7 +67,7 @@ type Server struct {
 	options   Options
 	hub       *hub
 	metrics   *status.Metrics
-	port      *portTLS       // nil without one
+	port      *tlsport.Port  // nil without one
 	tokens    *csr.TokenFile // nil without one
 	listeners []net.Listener
 	addresses Addresses
@@ -100,7 +101,7 @@ func Listen(o Options) (*Server, error) {
 		if s.tokens, err = openTokens(o.BootstrapTokens); err != nil {
 			return nil, err
 		}
-		s.port = newPortTLS(o.CA, o.Namespace, o.Grace, s.hub)
+		s.port = newPort(o.CA, o.Namespace, o.Grace, s.hub)
 	}
 	for _, port := range []struct {
 		address, flag string
@@ -167,15 +168,15 @@ func listen(open func(string) (net.Listener, error), address, flag string) (net.
 }
 
 // addGRPC serves xDS; with TLS certificate requests too.
-func (s *Server) addGRPC(l net.Listener, port *portTLS) {
+func (s *Server) addGRPC(l net.Listener, port *tlsport.Port) {
 	options := ads.ServerOptions()
 	if port != nil {
-		options = append(options, port.serverOptions()...)
+		options = append(options, port.ServerOptions()...)
 	}
 	server := grpc.NewServer(options...)
 	s.hub.store.Register(server)
 	if port != nil {
-		port.signer(s.tokens).Register(server)
+		newSigner(s.options.CA, port, s.tokens, s.hub).Register(server)
 	}
 	s.serve = append(s.serve, func() error { return server.Serve(l) })
 	s.stop = append(s.stop, func(ctx context.Context) error {
@@ -249,7 +250,10 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	s.startCA(ctx, start)
 	if s.port != nil {
-		start(func() error { s.port.watch(ctx, s.tokens); return nil })
+		start(func() error {
+			s.port.Watch(ctx, func() { s.hub.reports.put("tokens", tokenProblems(s.tokens)) })
+			return nil
+		})
 	}
 	s.options.Log.Info("serving", "plaintext", s.addresses.Plaintext, "tls", s.addresses.TLS,
 		"metrics", s.addresses.Metrics, "http", s.addresses.HTTP)

@@ -1,10 +1,14 @@
-package discovery
+// Package tlsport is the TLS side of port 15012: the server's certificate,
+// which follows the trust domain, the CA and its own lifetime, and who callers
+// are.
+package tlsport
 
 import (
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"sync"
 	"time"
@@ -26,14 +30,30 @@ const (
 	watchTime = time.Minute
 )
 
-// portTLS is the TLS side of port 15012. A client certificate is optional in
-// the handshake, because callers without one may ask for one; whoever shows
-// one that does not verify counts as a caller without.
-type portTLS struct {
-	ca        *identity.CA
-	namespace string
+// Options are what a Port needs from its surroundings.
+type Options struct {
+	CA        *identity.CA
+	Namespace string // in the control plane's identity
+	Grace     float64
+	// Configured is closed when Domains, the trust domain and its aliases, are
+	// known. Handshakes wait for it.
+	Configured <-chan struct{}
+	Domains    func() []string
+	// Refused hears of connections that were refused: handshake, strangers.
+	Refused func(reason string)
+	// NoCertificate makes the status of a stream that is refused because the
+	// connection has no certificate of the mesh.
+	NoCertificate func(why error) error
+	Expires       func(time.Time) // hears when the certificate that is shown expires
+	Log           *slog.Logger
+}
+
+// Port is the TLS side of a server. A client certificate is optional in the
+// handshake, because callers without one may ask for one; whoever shows one
+// that does not verify counts as a caller without.
+type Port struct {
+	options   Options
 	renewal   identity.Renewal
-	hub       *hub
 	peers     csr.Peers
 	strangers strangers
 
@@ -44,13 +64,17 @@ type portTLS struct {
 	looked  time.Time // when shown was last compared with the CA
 }
 
-func newPortTLS(ca *identity.CA, namespace string, grace float64, h *hub) *portTLS {
-	return &portTLS{ca: ca, namespace: namespace, renewal: identity.Renewal{Ratio: grace}, hub: h, peers: csr.Peers{Roots: ca.Roots}}
+// New makes a port.
+func New(o Options) *Port {
+	return &Port{options: o, renewal: identity.Renewal{Ratio: o.Grace}, peers: csr.Peers{Roots: o.CA.Roots}}
 }
 
-// serverOptions are for a server of this port: who has no certificate of the
+// Peers know whose connection a call has come on.
+func (p *Port) Peers() *csr.Peers { return &p.peers }
+
+// ServerOptions are for a server of this port: who has no certificate of the
 // mesh may not stream, so that nothing of its requests is read.
-func (p *portTLS) serverOptions() []grpc.ServerOption {
+func (p *Port) ServerOptions() []grpc.ServerOption {
 	config := &tls.Config{
 		GetCertificate: p.certificate,
 		// The chain is verified after the handshake, so that the refusal has a
@@ -64,7 +88,7 @@ func (p *portTLS) serverOptions() []grpc.ServerOption {
 		grpc.Creds(verifying{credentials.NewTLS(config), p}),
 		grpc.StreamInterceptor(func(server any, s grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 			if _, err := p.peers.Certificate(s.Context()); err != nil {
-				return p.hub.noStranger(err)
+				return p.options.NoCertificate(err)
 			}
 			return handler(server, s)
 		}),
@@ -74,18 +98,18 @@ func (p *portTLS) serverOptions() []grpc.ServerOption {
 // certificate is what the server shows: for the trust domain of this moment,
 // and not in the last part of its life. The first handshakes wait for the
 // first configuration.
-func (p *portTLS) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+func (p *Port) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	select {
-	case <-p.hub.configured:
+	case <-p.options.Configured:
 	case <-hello.Context().Done():
 		return nil, errors.New("no configuration was read yet")
 	}
 	return p.current(time.Now())
 }
 
-// current is the certificate to show; the hub must be configured.
-func (p *portTLS) current(now time.Time) (*tls.Certificate, error) {
-	domain := p.hub.trustDomains()[0]
+// current is the certificate to show; Domains must be known.
+func (p *Port) current(now time.Time) (*tls.Certificate, error) {
+	domain := p.options.Domains()[0]
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.shown != nil && p.domain == domain && now.Before(p.renewAt) && p.ours(now) {
@@ -97,10 +121,10 @@ func (p *portTLS) current(now time.Time) (*tls.Certificate, error) {
 		if soon := now.Add(lookTime); p.renewAt.Before(soon) {
 			p.renewAt = soon // not at every handshake
 		}
-		p.hub.metrics.CertificateExpires(next.Leaf.NotAfter)
+		p.options.Expires(next.Leaf.NotAfter)
 		return next, nil
 	}
-	p.hub.log.Error("the certificate of the xDS port cannot be renewed", "error", err)
+	p.options.Log.Error("the certificate of the xDS port cannot be renewed", "error", err)
 	if p.shown == nil || !now.Before(p.shown.Leaf.NotAfter) {
 		return nil, err
 	}
@@ -110,16 +134,16 @@ func (p *portTLS) current(now time.Time) (*tls.Certificate, error) {
 
 // ours says whether the CA would still sign what is shown with the same key.
 // To ask is signature work, so it is done once in a while.
-func (p *portTLS) ours(now time.Time) bool {
+func (p *Port) ours(now time.Time) bool {
 	if now.Sub(p.looked) < lookTime {
 		return true
 	}
 	p.looked = now
-	return p.ca.Signed(p.shown.Leaf)
+	return p.options.CA.Signed(p.shown.Leaf)
 }
 
-func (p *portTLS) issue(domain string) (*tls.Certificate, error) {
-	pair, err := p.ca.IssueControlPlane(domain, p.namespace)
+func (p *Port) issue(domain string) (*tls.Certificate, error) {
+	pair, err := p.options.CA.IssueControlPlane(domain, p.options.Namespace)
 	if err != nil {
 		return nil, err
 	}
@@ -130,11 +154,11 @@ func (p *portTLS) issue(domain string) (*tls.Certificate, error) {
 	return &cert, nil
 }
 
-// watch renews the certificate also when nobody connects, so that its metric
-// does not cry wolf, and reports what is wrong with the file of tokens.
-func (p *portTLS) watch(ctx context.Context, tokens *csr.TokenFile) {
+// Watch renews the certificate also when nobody connects, so that its metric
+// does not cry wolf, and calls also as often.
+func (p *Port) Watch(ctx context.Context, also func()) {
 	select {
-	case <-p.hub.configured:
+	case <-p.options.Configured:
 	case <-ctx.Done():
 		return
 	}
@@ -142,7 +166,7 @@ func (p *portTLS) watch(ctx context.Context, tokens *csr.TokenFile) {
 	defer tick.Stop()
 	for {
 		_, _ = p.current(time.Now()) // logs its error
-		p.hub.reports.put("tokens", tokenProblems(tokens))
+		also()
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
@@ -154,7 +178,7 @@ func (p *portTLS) watch(ctx context.Context, tokens *csr.TokenFile) {
 // verifying gives each connection the chains of its client certificate.
 type verifying struct {
 	credentials.TransportCredentials
-	port *portTLS
+	port *Port
 }
 
 func (v verifying) Clone() credentials.TransportCredentials {
@@ -162,10 +186,9 @@ func (v verifying) Clone() credentials.TransportCredentials {
 }
 
 func (v verifying) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	refused := v.port.hub.metrics.RefusedConnections
 	conn, auth, err := v.TransportCredentials.ServerHandshake(raw)
 	if err != nil {
-		refused.WithLabelValues("handshake").Inc()
+		v.port.options.Refused("handshake")
 		return nil, nil, err
 	}
 	info, ok := auth.(credentials.TLSInfo)
@@ -178,7 +201,7 @@ func (v verifying) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo
 	}
 	conn, err = v.port.strangers.admit(conn)
 	if err != nil {
-		refused.WithLabelValues("strangers").Inc()
+		v.port.options.Refused("strangers")
 		return nil, nil, err
 	}
 	return conn, info, nil
