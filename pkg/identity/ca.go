@@ -78,6 +78,7 @@ type authority struct {
 	chainPEM, rootsPEM []byte
 	pool               *x509.CertPool
 	ends               time.Time // no leaf lives longer
+	generation         uint64
 }
 
 func newAuthority(cert *x509.Certificate, key crypto.Signer, chain, roots []*x509.Certificate) *authority {
@@ -150,6 +151,16 @@ func (c *CA) RootCertificates() []*x509.Certificate { return slices.Clone(c.curr
 func (c *CA) Signed(leaf *x509.Certificate) bool {
 	return leaf.CheckSignatureFrom(c.current.Load().cert) == nil
 }
+
+// Current says whether a chain, its leaf first, is what the CA would give out
+// now: its leaf signed, and the same intermediates below it.
+func (c *CA) Current(chain []*x509.Certificate) bool {
+	a := c.current.Load()
+	return len(chain) > 0 && chain[0].CheckSignatureFrom(a.cert) == nil && slices.EqualFunc(chain[1:], a.chain, (*x509.Certificate).Equal)
+}
+
+// Generation is another number after each change of the CA's files.
+func (c *CA) Generation() uint64 { return c.current.Load().generation }
 
 // Verify says why a peer's chain, its leaf first, does not lead to a root that
 // is trusted now.

@@ -254,6 +254,7 @@ func (c *CA) Follow(ctx context.Context, changed func()) {
 		last = sum
 		switch {
 		case err == nil:
+			a.generation = c.current.Load().generation + 1
 			c.current.Store(a)
 			c.trouble.Store(nil)
 			changed()

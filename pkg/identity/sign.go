@@ -41,13 +41,19 @@ func ControlPlaneURI(trustDomain, namespace string) string {
 // as PEM. It never outlives its issuer. A lifetime above the maximum is a
 // *TTLError.
 func (c *CA) Sign(r Request) (chain []byte, err error) {
+	return c.signBy(c.current.Load(), r)
+}
+
+func (c *CA) signBy(a *authority, r Request) (chain []byte, err error) {
 	template, err := c.template(r)
+	if err == nil {
+		err = CheckKey(r.Key)
+	}
 	if err != nil {
 		c.counts.refused.Add(1)
 		return nil, err
 	}
-	chain, err = c.current.Load().sign(template, r.Key)
-	if err != nil {
+	if chain, err = a.sign(template, r.Key); err != nil {
 		c.counts.failed.Add(1)
 		return nil, fmt.Errorf("sign certificate of %s: %w", r.URI, err)
 	}
@@ -55,14 +61,11 @@ func (c *CA) Sign(r Request) (chain []byte, err error) {
 	return chain, nil
 }
 
-// template is the leaf without what its issuer adds, if it may be issued.
+// template is the leaf without key and what its issuer adds, if it may be issued.
 func (c *CA) template(r Request) (*x509.Certificate, error) {
 	san, err := url.Parse(r.URI)
 	if err != nil || san.Scheme != "spiffe" || san.Host == "" {
 		return nil, fmt.Errorf("%q is not a SPIFFE identity", r.URI)
-	}
-	if err := CheckKey(r.Key); err != nil {
-		return nil, err
 	}
 	ttl := r.TTL
 	if ttl <= 0 {
@@ -126,12 +129,18 @@ func (c *CA) IssueControlPlane(trustDomain, namespace string) (KeyPair, error) {
 
 // Pair makes a new key, in place of the request's, and its certificate.
 func (c *CA) Pair(r Request) (KeyPair, error) {
+	// A key costs more than a refusal.
+	if _, err := c.template(r); err != nil {
+		c.counts.refused.Add(1)
+		return KeyPair{}, err
+	}
 	key, err := c.options.KeyType.generate()
 	if err != nil {
 		return KeyPair{}, err
 	}
 	r.Key = key.Public()
-	chain, err := c.Sign(r)
+	a := c.current.Load() // of chain and roots alike
+	chain, err := c.signBy(a, r)
 	if err != nil {
 		return KeyPair{}, err
 	}
@@ -139,7 +148,7 @@ func (c *CA) Pair(r Request) (KeyPair, error) {
 	if err != nil {
 		return KeyPair{}, err
 	}
-	return KeyPair{URI: r.URI, CertChain: chain, Key: keyPEM, Roots: c.Roots()}, nil
+	return KeyPair{URI: r.URI, CertChain: chain, Key: keyPEM, Roots: a.rootsPEM}, nil
 }
 
 // ServerTLS is the TLS side of port 15012: it shows the control plane's
