@@ -1,11 +1,13 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -133,9 +135,9 @@ func startSigner(t *testing.T) (s *signer, address string) {
 	return s, l.Addr().String()
 }
 
-// nodeAgent is the command as a process of its own, with all files in dir.
-func nodeAgent(t *testing.T, dir, address string, more ...string) (*exec.Cmd, *bytes.Buffer) {
-	t.Helper()
+// nodeAgentCommand is the command as a process of its own, with all files in
+// dir.
+func nodeAgentCommand(dir, address string, more ...string) *exec.Cmd {
 	cmd := exec.Command(os.Args[0], append([]string{
 		"node-agent", "--ca-address", address, "--token", filepath.Join(dir, "token"),
 		"--cert-chain", filepath.Join(dir, identity.CertChainFile),
@@ -144,7 +146,12 @@ func nodeAgent(t *testing.T, dir, address string, more ...string) (*exec.Cmd, *b
 	}, more...)...)
 	cmd.Env = append(os.Environ(), "RUN_AS_PILOT=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	stderr := new(bytes.Buffer)
+	return cmd
+}
+
+func nodeAgent(t *testing.T, dir, address string) (*exec.Cmd, *bytes.Buffer) {
+	t.Helper()
+	cmd, stderr := nodeAgentCommand(dir, address), new(bytes.Buffer)
 	cmd.Stderr = stderr
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -234,5 +241,39 @@ func TestNodeAgentKilled(t *testing.T) {
 	}
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("SIGTERM: %v", err)
+	}
+}
+
+// TestNodeAgentTakesEnvoyAlong: a killed agent leaves no Envoy behind, which
+// would keep the ports of the next one.
+func TestNodeAgentTakesEnvoyAlong(t *testing.T) {
+	s, address := startSigner(t)
+	dir := machineDir(t, s.ca.Roots(), "a-token-of-sixteen")
+	envoy := filepath.Join(t.TempDir(), "envoy")
+	if err := os.WriteFile(envoy, []byte("#!/bin/sh\ntrap 'echo ended; exit' TERM\necho started $@\nwhile :; do sleep 0.01; done\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	cmd := nodeAgentCommand(dir, address, "--envoy-binary", envoy, "--envoy-bootstrap", envoy, "--", "--log-level", "warn")
+	out, in, err := os.Pipe() // lives longer than the agent
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	cmd.Stdout = in
+	if err := errors.Join(cmd.Start(), in.Close()); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(out)
+	if !lines.Scan() || lines.Text() != "started -c "+envoy+" --log-level warn" {
+		t.Errorf("%q", lines.Text())
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err == nil {
+		t.Error("killed without an error")
+	}
+	if !lines.Scan() || lines.Text() != "ended" {
+		t.Errorf("%q", lines.Text())
 	}
 }

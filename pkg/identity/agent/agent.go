@@ -101,12 +101,9 @@ func (a *agent) run(ctx context.Context) error {
 	defer a.stopEnvoy()
 	if p, err := a.present(); err == nil {
 		a.metrics.expiry.Set(float64(p.leaf.NotAfter.Unix()))
-		if err := a.startEnvoy(end); err != nil {
-			return err
-		}
 	}
 	for ctx.Err() == nil {
-		renewal, err := a.round(ctx)
+		renewal, err := a.round(ctx, end)
 		if ctx.Err() != nil {
 			break
 		}
@@ -116,8 +113,6 @@ func (a *agent) run(ctx context.Context) error {
 			}
 			a.Log.Error(err.Error() + "; Envoy goes on with the certificate that it has")
 			renewal = time.Now().Add(firstWait << maxRetries)
-		} else if err := a.startEnvoy(end); err != nil {
-			return err
 		}
 		sleepUntil(ctx, renewal)
 	}
@@ -127,13 +122,21 @@ func (a *agent) run(ctx context.Context) error {
 	return nil
 }
 
-// round gets one certificate, with retries, and says when to renew it.
-func (a *agent) round(ctx context.Context) (time.Time, error) {
+// round gets one certificate, with retries, and says when to renew it. Envoy
+// starts after the first attempt with which there are files for it: it should
+// not read them while they change.
+func (a *agent) round(ctx context.Context, end context.CancelCauseFunc) (time.Time, error) {
 	wait := firstWait
 	for retries := 0; ; retries++ {
 		renewal, err := a.renew(ctx)
-		if err == nil || ctx.Err() != nil {
-			return renewal, ctx.Err()
+		if ctx.Err() != nil {
+			return time.Time{}, ctx.Err()
+		}
+		if err := a.startEnvoy(end); err != nil {
+			return time.Time{}, err
+		}
+		if err == nil {
+			return renewal, nil
 		}
 		a.metrics.failures.Inc()
 		if retries == maxRetries {

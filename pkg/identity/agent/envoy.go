@@ -52,10 +52,14 @@ type process struct {
 	gone chan struct{}
 }
 
-// startEnvoy runs it, if there is one to run and it does not run yet.
+// startEnvoy runs it, if there is one to run, it does not run yet, and the
+// files are good.
 func (a *agent) startEnvoy(end context.CancelCauseFunc) error {
 	if a.Envoy.Binary == "" || a.envoy != nil {
 		return nil
+	}
+	if _, err := a.present(); err != nil {
+		return nil // the next attempt may bring them
 	}
 	cmd := exec.Command(a.Envoy.Binary, a.Envoy.Args...)
 	cmd.Stdout, cmd.Stderr = a.Envoy.Stdout, a.Envoy.Stderr

@@ -36,8 +36,6 @@ func (a *agent) request(ctx context.Context) (pair, error) {
 	if err != nil {
 		return pair{}, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, callTime)
-	defer cancel()
 	ctx, certificates, err := a.credential(ctx)
 	if err != nil {
 		return pair{}, err
@@ -60,6 +58,8 @@ func (a *agent) request(ctx context.Context) (pair, error) {
 		return pair{}, fmt.Errorf("the address of the CA: %w", err)
 	}
 	defer conn.Close()
+	ctx, cancel := context.WithTimeout(ctx, callTime)
+	defer cancel()
 	client := security.NewIstioCertificateServiceClient(conn)
 	answer, err := client.CreateCertificate(ctx, &security.IstioCertificateRequest{
 		Csr:              string(csr),
