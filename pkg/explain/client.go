@@ -68,7 +68,7 @@ func (e *Explainer) why(from Caller, to Target, at *Endpoint) string {
 	case reasonPassedOn:
 		return passedOn(from, to)
 	case reasonRule:
-		return e.ruleWords(&to.port.Upstream)
+		return e.ruleWords(from, to, &to.port.Upstream)
 	case reasonExcluded:
 		return "mtlsExcludedServices names the host (" + e.exclusion(to.svc.Host) + ")"
 	case reasonExternal:
@@ -92,12 +92,16 @@ func (e *Explainer) why(from Caller, to Target, at *Endpoint) string {
 	return "enableAutoMtls is false and authPolicy is NONE"
 }
 
-func (e *Explainer) ruleWords(u *model.Upstream) string {
+func (e *Explainer) ruleWords(from Caller, to Target, u *model.Upstream) string {
 	if u.StandIn {
 		return u.By() + place(e.place(u.Source)) + ", so mesh mTLS goes to those who accept it, and nothing to anybody else"
 	}
 	mode := map[model.ClientTLS]string{model.ClientMesh: "ISTIO_MUTUAL", model.ClientSimple: "SIMPLE", model.ClientMutual: "MUTUAL"}[u.TLS]
-	return u.By() + " says " + cmp.Or(mode, "DISABLE") + place(e.place(u.Source))
+	where := ""
+	if block := e.block(from, to, u); block != "" {
+		where = " in " + block
+	}
+	return u.By() + " says " + cmp.Or(mode, "DISABLE") + where + place(e.place(u.Source))
 }
 
 func passedOn(from Caller, to Target) string {

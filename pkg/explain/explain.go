@@ -61,8 +61,12 @@ type Answer struct {
 	Endpoints []Endpoint `json:"endpoints"`
 	// TLS is what the client side asks of a server in mesh mTLS, or in TLS of a
 	// DestinationRule; nil if it sends none.
-	TLS   *simulate.TLS `json:"tls,omitempty"`
-	Notes []string      `json:"notes,omitempty"`
+	TLS *simulate.TLS `json:"tls,omitempty"`
+	// Rules are the DestinationRules for the host, and Subsets what they
+	// define; none where the caller's sidecar has no say.
+	Rules   []Rule   `json:"rules,omitempty"`
+	Subsets []Subset `json:"subsets,omitempty"`
+	Notes   []string `json:"notes,omitempty"`
 	// Change is what to change, if the call is refused, fails or is plaintext.
 	Change []Change `json:"change,omitempty"`
 }
@@ -169,6 +173,7 @@ func (e *Explainer) Ask(from, to string) (Answer, error) {
 	}
 	a := e.answer(caller, target)
 	e.losers(a.Endpoints)
+	a.Rules, a.Subsets = e.rules(&a), e.subsets(&a)
 	a.Notes = e.notes(&a)
 	a.Change = e.changes(&a)
 	return a, nil

@@ -2,6 +2,7 @@ package explain
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/meshpilot/pilot/pkg/model"
@@ -149,12 +150,22 @@ func (e *Explainer) notes(a *Answer) []string {
 	if to.port == nil {
 		return out
 	}
+	if endsAppTLS(a) {
+		add("TLS_ONLY ends the application's TLS at the sidecar: the call works only if the application behind it speaks plaintext.")
+	}
 	if to.port.Protocol.ServerFirst() {
 		add("%s servers speak first: nothing inspects the port, so nothing slows it, and it cannot take plaintext and mTLS at once (PERMISSIVE is plaintext).", to.Protocol)
 	} else if inspected(a) {
 		add("In PERMISSIVE, a plaintext caller that waits for the server to speak first is served after 0.5 s.")
 	}
 	return out
+}
+
+// endsAppTLS says whether a sidecar ends TLS that the applications began.
+func endsAppTLS(a *Answer) bool {
+	return slices.ContainsFunc(a.Endpoints, func(p Endpoint) bool {
+		return p.outcome.Sent == simulate.AppTLS && strings.HasSuffix(p.outcome.Chain, "|tls")
+	})
 }
 
 // inspected says whether some endpoint takes both on a port of which nobody

@@ -17,6 +17,7 @@ func (a Answer) Print(w io.Writer) error {
 		fmt.Fprintf(&b, "\nIn its TLS the client expects\n  SNI   %s\n  ALPN  %s\n  SAN   %s\n",
 			a.TLS.SNI, orNone(strings.Join(a.TLS.ALPN, ", ")), orNone(strings.Join(a.TLS.Accepts, "\n        ")))
 	}
+	a.printRules(&b)
 	for i, note := range a.Notes {
 		if i == 0 {
 			b.WriteString("\n")

@@ -54,15 +54,16 @@ func (l *linter) destinationRules() {
 	if len(l.in.Rules) == 0 {
 		return
 	}
-	hosts := make(map[string]bool, len(l.in.Services))
+	hosts := make(map[string]*model.Service, len(l.in.Services))
 	for i := range l.in.Services {
-		hosts[l.in.Services[i].Host] = true
+		hosts[l.in.Services[i].Host] = &l.in.Services[i]
 	}
 	type place struct{ namespace, host string }
 	same := map[place][]*model.DestinationRule{}
 	for i := range l.in.Rules {
 		r := &l.in.Rules[i]
 		l.ruleTarget(r, hosts)
+		l.rulePorts(r, hosts[r.Host])
 		if !r.StandIn {
 			at := place{r.Key.Namespace, r.Host}
 			same[at] = append(same[at], r)
@@ -84,19 +85,67 @@ func (l *linter) destinationRules() {
 }
 
 // ruleTarget finds hosts that name nothing.
-func (l *linter) ruleTarget(r *model.DestinationRule, hosts map[string]bool) {
-	if strings.HasPrefix(r.Host, "*") || hosts[r.Host] {
+func (l *linter) ruleTarget(r *model.DestinationRule, hosts map[string]*model.Service) {
+	if strings.HasPrefix(r.Host, "*") || hosts[r.Host] != nil {
 		return
 	}
 	domain := l.in.Mesh.Domain
 	for _, full := range []string{r.Host + ".svc." + domain, r.Host + "." + domain} {
-		if hosts[full] {
+		if hosts[full] != nil {
 			l.warn(codeShortHost, r.Key, "spec.host",
 				"a host with a dot is taken as it is, so this rule is not for %s: write that", full)
 			return
 		}
 	}
 	l.warn(codeNoService, r.Key, "spec.host", "no service has the host %s, so this rule has no effect", r.Host)
+}
+
+// rulePorts finds settings of ports that no service of the rule has; exact is
+// the one that the rule names, if it does.
+func (l *linter) rulePorts(r *model.DestinationRule, exact *model.Service) {
+	entries := portEntries(r)
+	if len(entries) == 0 {
+		return
+	}
+	var services []*model.Service
+	if exact != nil {
+		services = []*model.Service{exact}
+	} else if strings.HasPrefix(r.Host, "*") {
+		for i := range l.in.Services {
+			if r.Matches(l.in.Services[i].Host) {
+				services = append(services, &l.in.Services[i])
+			}
+		}
+	}
+	for field, selector := range entries {
+		switch {
+		case len(services) == 0 || anyPort(services, selector): // the former is NO_SERVICE
+		case len(services) == 1:
+			l.noMatch(r.Key, field, services, selector)
+		case selector.Number != 0:
+			l.warn(codeNoMatch, r.Key, field+".number", "none of the %d services of %s has a port %d, so this entry has no effect", len(services), r.Host, selector.Number)
+		default:
+			l.warn(codeNoMatch, r.Key, field+".name", "none of the %d services of %s has a port named %q, so this entry has no effect", len(services), r.Host, selector.Name)
+		}
+	}
+}
+
+// portEntries are the port entries of a rule and its subsets, by their fields.
+func portEntries(r *model.DestinationRule) map[string]PortSelector {
+	out := map[string]PortSelector{}
+	add := func(at string, p *model.TrafficPolicy) {
+		if p == nil {
+			return
+		}
+		for i := range p.Ports {
+			out[at+".portLevelSettings["+strconv.Itoa(i)+"].port"] = PortSelector{Number: p.Ports[i].Number, Name: p.Ports[i].Name}
+		}
+	}
+	add("spec.trafficPolicy", r.Policy)
+	for i := range r.Subsets {
+		add("spec.subsets["+strconv.Itoa(i)+"].trafficPolicy", r.Subsets[i].Policy)
+	}
+	return out
 }
 
 // dropped finds what is lost when rules of one host are merged.

@@ -96,17 +96,15 @@ func (p *TrafficPolicy) at(port *ServicePort) Traffic {
 	if p == nil {
 		return Traffic{}
 	}
-	for i := range p.Ports {
-		entry := &p.Ports[i]
-		if entry.Number != 0 && entry.Number == port.Number || entry.Name != "" && entry.Name == port.Name {
-			t := entry.Traffic
-			if t.TLS == nil {
-				t.TLS = p.TLS
-			}
-			return t
-		}
+	i := p.Entry(port.Number, port.Name)
+	if i < 0 {
+		return p.Traffic
 	}
-	return p.Traffic
+	t := p.Ports[i].Traffic
+	if t.TLS == nil {
+		t.TLS = p.TLS
+	}
+	return t
 }
 
 // over is t with the blocks that top gives in place of its own.

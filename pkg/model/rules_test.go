@@ -106,10 +106,20 @@ func TestWhichRule(t *testing.T) {
 			rule("pay/bad", ledgerHost, func(r *DestinationRule) { r.StandIn = true }), rule("pay/s", "*", mesh)}, "pay/bad"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got := ledger(c.host, c.rules...).seen(c.client, 7000)
+			s := ledger(c.host, c.rules...)
+			got := s.seen(c.client, 7000)
 			source := strings.TrimPrefix(got.Source.String(), "DestinationRule ")
 			if source != c.want || (got.Step == StepRule) != (c.want != "") {
 				t.Errorf("step %d, source %q, want %q", got.Step, source, c.want)
+			}
+			followed := ""
+			for _, st := range s.Standings(c.client, s.Services()[0]) {
+				if st.Policy {
+					followed += strings.TrimPrefix(st.Rule.Key.String(), "DestinationRule ")
+				}
+			}
+			if followed != c.want {
+				t.Errorf("said to follow %q, want %q", followed, c.want)
 			}
 		})
 	}
