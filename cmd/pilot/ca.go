@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"time"
 
 	"github.com/meshpilot/pilot/pkg/identity"
@@ -80,12 +79,4 @@ func (f *caFlags) open() (*identity.CA, error) {
 		return nil, fmt.Errorf("--state-dir: %w", err)
 	}
 	return ca, nil
-}
-
-// storageNamespace is where the CA's Secret lives if no flag says it.
-func storageNamespace() string {
-	if ns := os.Getenv("NAMESPACE"); ns != "" {
-		return ns
-	}
-	return "istio-system"
 }

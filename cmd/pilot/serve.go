@@ -13,6 +13,7 @@ func serveCmd() *cobra.Command {
 	var from directoryFlags
 	var self controlPlaneFlags
 	var authority caFlags
+	var accounts secretsFlags
 	var o discovery.Options
 	cmd := &cobra.Command{
 		Use:   "serve DIR",
@@ -28,9 +29,17 @@ makes and keeps in the state directory, or one made elsewhere (--signing-cert), 
 files are followed. "pilot bootstrap" makes what an Envoy needs for either port. An
 address that is set to "" is no port.
 
+With --secrets-dir the control plane keeps key and certificate of each service account
+there, renews them, and shows them as Kubernetes mounts a Secret: machines and
+containers mount the directory of their account as /etc/certs.
+
 Exit codes: 0 stopped by Ctrl-C or SIGTERM, 2 could not start or failed.`,
 		Example: `  pilot serve config/
   curl -s localhost:8080/debug/problems
+
+  # A CA made elsewhere, and certificates for all service accounts
+  pilot serve config/ --signing-cert ca-cert.pem --signing-key ca-key.pem \
+      --root-cert root-cert.pem --cert-chain cert-chain.pem --secrets-dir secrets/
 
   # Another control plane on the same machine
   pilot serve config/ --plaintext-address 127.0.0.1:16010 --tls-address "" \
@@ -44,7 +53,7 @@ Exit codes: 0 stopped by Ctrl-C or SIGTERM, 2 could not start or failed.`,
 			if err := authority.check(o.Log); err != nil {
 				return err
 			}
-			if o.TLSAddress != "" {
+			if o.TLSAddress != "" || accounts.dir != "" {
 				if _, err := from.readValid(args[0], cmd.ErrOrStderr()); err != nil {
 					return err
 				}
@@ -54,6 +63,10 @@ Exit codes: 0 stopped by Ctrl-C or SIGTERM, 2 could not start or failed.`,
 				}
 				o.Namespace, o.Grace = self.namespace, authority.renewal.Ratio
 			}
+			var err error
+			if o.Secrets, err = accounts.controller(o.CA, authority.renewal, o.Log); err != nil {
+				return err
+			}
 			return discovery.Run(cmd.Context(), o)
 		},
 	}
@@ -61,6 +74,7 @@ Exit codes: 0 stopped by Ctrl-C or SIGTERM, 2 could not start or failed.`,
 	self.register(cmd)
 	authority.register(cmd)
 	authority.registerRenewal(cmd)
+	accounts.register(cmd)
 	cmd.Flags().StringVar(&o.PlaintextAddress, "plaintext-address", "127.0.0.1:15010", "xDS in plaintext")
 	cmd.Flags().BoolVar(&o.PlaintextRemote, "plaintext-remote", false, "allow a --plaintext-address that other machines reach")
 	cmd.Flags().StringVar(&o.TLSAddress, "tls-address", ":15012", "xDS with mutual TLS, and certificate requests")

@@ -21,12 +21,18 @@ import (
 // names them.
 func serving(t *testing.T, state string, more ...string) (ports string) {
 	t.Helper()
+	return servingTo(t, io.Discard, shop, state, more...)
+}
+
+// servingTo serves any directory, and its log goes on to w.
+func servingTo(t *testing.T, w io.Writer, dir, state string, more ...string) (ports string) {
+	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
 	stderr, log := io.Pipe()
 	code := make(chan int)
 	go func() {
 		c := execute(ctx, append([]string{
-			"serve", shop, "--state-dir", state, "--plaintext-address", "127.0.0.1:0", "--tls-address", "127.0.0.1:0",
+			"serve", dir, "--state-dir", state, "--plaintext-address", "127.0.0.1:0", "--tls-address", "127.0.0.1:0",
 			"--metrics-address", "127.0.0.1:0", "--http-address", "127.0.0.1:0",
 		}, more...), io.Discard, log)
 		log.Close()
@@ -38,10 +44,10 @@ func serving(t *testing.T, state string, more ...string) (ports string) {
 			t.Errorf("serve ended with exit code %d", c)
 		}
 	})
-	lines := bufio.NewScanner(stderr)
+	lines := bufio.NewScanner(io.TeeReader(stderr, w))
 	for lines.Scan() {
 		if strings.Contains(lines.Text(), "msg=serving") {
-			go io.Copy(io.Discard, stderr)
+			go io.Copy(w, stderr)
 			return lines.Text()
 		}
 	}

@@ -3,6 +3,9 @@ package discovery
 import (
 	"context"
 	"time"
+
+	"github.com/meshpilot/pilot/pkg/identity"
+	"github.com/meshpilot/pilot/pkg/identity/secrets"
 )
 
 // caTime is how often it is asked whether the CA comes to its end.
@@ -34,6 +37,9 @@ func (s *Server) startCA(ctx context.Context, start func(func() error)) {
 	changed := make(chan struct{}, 1)
 	start(func() error {
 		ca.Follow(ctx, func() {
+			if s.options.Secrets != nil {
+				s.options.Secrets.Wake()
+			}
 			select {
 			case changed <- struct{}{}:
 			default:
@@ -42,4 +48,34 @@ func (s *Server) startCA(ctx context.Context, start func(func() error)) {
 		return nil
 	})
 	start(func() error { s.watchCA(ctx, changed); return nil })
+}
+
+// startSecrets adds the loop that keeps the Secrets of service accounts.
+func (s *Server) startSecrets(ctx context.Context, start func(func() error)) {
+	c := s.options.Secrets
+	if c == nil {
+		return
+	}
+	s.hub.secrets = c
+	s.metrics.Secrets(c)
+	start(func() error {
+		c.Run(ctx, func(list []identity.Problem) { s.hub.reports.put("secrets", identityProblems(list)) })
+		return nil
+	})
+}
+
+// tellAccounts says which service accounts there are: those that are objects,
+// and those that a workload has.
+func (h *hub) tellAccounts() {
+	if h.secrets == nil {
+		return
+	}
+	var list []secrets.Account
+	for _, a := range h.bundle.ServiceAccounts {
+		list = append(list, secrets.Account{Namespace: a.Namespace, Name: a.Name})
+	}
+	for _, w := range h.inputs.Workloads {
+		list = append(list, secrets.Account{Namespace: w.ID.Namespace, Name: w.ServiceAccount})
+	}
+	h.secrets.Set(h.inputs.Mesh.TrustDomain, list)
 }

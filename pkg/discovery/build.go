@@ -34,6 +34,7 @@ func (h *hub) build() {
 	}
 	h.expel(s) // before they get anything of it
 	h.apply(s)
+	h.tellAccounts()
 	h.timed("lint", func() {
 		lint := meshconfig.Lint(*h.bundle, in, s)
 		if fresh {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/meshpilot/pilot/pkg/discovery/ads"
 	"github.com/meshpilot/pilot/pkg/discovery/status"
+	"github.com/meshpilot/pilot/pkg/identity/secrets"
 	"github.com/meshpilot/pilot/pkg/meshconfig"
 	"github.com/meshpilot/pilot/pkg/model"
 )
@@ -32,6 +33,7 @@ type hub struct {
 	mailbox chan delivery // holds one; the latest wins
 	events  mailbag
 	reports reports
+	secrets *secrets.Controller // nil is none
 	// configured is closed when there is a snapshot.
 	configured chan struct{}
 	refusals   refusals

@@ -22,6 +22,7 @@ import (
 	"github.com/meshpilot/pilot/pkg/discovery/tlsport"
 	"github.com/meshpilot/pilot/pkg/identity"
 	"github.com/meshpilot/pilot/pkg/identity/csr"
+	"github.com/meshpilot/pilot/pkg/identity/secrets"
 	"github.com/meshpilot/pilot/pkg/meshconfig"
 )
 
@@ -36,6 +37,8 @@ type Options struct {
 	// CA issues the certificates of TLSAddress, and verifies its callers. It is
 	// followed and reported on; nil only without TLSAddress.
 	CA *identity.CA
+	// Secrets keeps those of the service accounts of Source; nil is none.
+	Secrets *secrets.Controller
 
 	PlaintextAddress string // xDS without TLS, usually 127.0.0.1:15010
 	// PlaintextRemote allows a PlaintextAddress that other machines reach:
@@ -249,6 +252,7 @@ func (s *Server) Run(ctx context.Context) error {
 		start(serve)
 	}
 	s.startCA(ctx, start)
+	s.startSecrets(ctx, start)
 	if s.port != nil {
 		start(func() error {
 			s.port.Watch(ctx, func() { s.hub.reports.put("tokens", tokenProblems(s.tokens)) })

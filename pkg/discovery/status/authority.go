@@ -1,9 +1,12 @@
 package status
 
 import (
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/meshpilot/pilot/pkg/identity"
+	"github.com/meshpilot/pilot/pkg/identity/secrets"
 )
 
 // CA adds the numbers of a CA; of one alone.
@@ -42,4 +45,23 @@ func (a authority) Collect(to chan<- prometheus.Metric) {
 	for code, n := range map[string]uint64{"OK": issued, "InvalidArgument": refused, "Internal": failed} {
 		to <- prometheus.MustNewConstMetric(a.requests(), prometheus.CounterValue, float64(n), code)
 	}
+}
+
+// Secrets adds the numbers of a controller; of one alone.
+func (m *Metrics) Secrets(c *secrets.Controller) {
+	m.registry.MustRegister(
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "pilot_secrets", Help: "Secrets of service accounts that are kept.",
+		}, func() float64 { return float64(c.Stats().Secrets) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "pilot_secret_certificate_expiry_timestamp_seconds",
+			Help: "When the first of the certificates in Secrets expires, in seconds since 1970; 0 without any.",
+		}, func() float64 { return seconds(c.Stats().FirstExpiry) }))
+}
+
+func seconds(t time.Time) float64 {
+	if t.IsZero() {
+		return 0
+	}
+	return float64(t.Unix())
 }

@@ -1,0 +1,67 @@
+package main
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+
+	"github.com/meshpilot/pilot/pkg/identity"
+	"github.com/meshpilot/pilot/pkg/identity/secrets"
+	"github.com/spf13/cobra"
+)
+
+// secretsFlags say which service accounts get Secrets, and where.
+type secretsFlags struct{ dir, namespace, storage, dnsNames string }
+
+func (f *secretsFlags) register(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringVar(&f.dir, "secrets-dir", "", "keep a key and certificate for each service account, in SECRETS-DIR/NAMESPACE/istio.ACCOUNT/")
+	flags.StringVar(&f.namespace, "listened-namespace", "", "only for the accounts of this namespace (default: all)")
+	flags.StringVar(&f.dnsNames, "custom-dns-names", "", "further DNS names of certificates in Secrets: account.namespace:dns,...")
+	flags.StringVar(&f.storage, "citadel-storage-namespace", storageNamespace(), "where the Secret of the CA is on Kubernetes; a configuration directory has --state-dir instead")
+}
+
+// storageNamespace is where the CA's Secret is if no flag says it.
+func storageNamespace() string {
+	if ns := os.Getenv("NAMESPACE"); ns != "" {
+		return ns
+	}
+	return "istio-system"
+}
+
+// controller keeps the Secrets; nil without a directory for them.
+func (f *secretsFlags) controller(ca *identity.CA, renewal identity.Renewal, log *slog.Logger) (*secrets.Controller, error) {
+	names, err := parseDNSNames(f.dnsNames)
+	if err != nil {
+		return nil, fmt.Errorf("--custom-dns-names: %w", err)
+	}
+	if f.dir == "" {
+		if f.namespace != "" || f.dnsNames != "" {
+			log.Warn("--listened-namespace and --custom-dns-names have no effect without --secrets-dir")
+		}
+		return nil, nil
+	}
+	return secrets.New(secrets.Options{
+		Store: secrets.Directory{Path: f.dir}, CA: ca, Renewal: renewal, Namespace: f.namespace, DNSNames: names, Log: log,
+	}), nil
+}
+
+// parseDNSNames reads account.namespace:dns,… in which an account may occur
+// several times. Namespaces have no dots, accounts may.
+func parseDNSNames(text string) (map[secrets.Account][]string, error) {
+	out := map[secrets.Account][]string{}
+	for _, part := range strings.Split(text, ",") {
+		if part = strings.TrimSpace(part); part == "" {
+			continue
+		}
+		who, dns, ok := strings.Cut(part, ":")
+		dot := strings.LastIndexByte(who, '.')
+		if !ok || dot <= 0 || dot == len(who)-1 || dns == "" || strings.ContainsAny(dns, ": /") {
+			return nil, fmt.Errorf("%q is not account.namespace:dns", part)
+		}
+		a := secrets.Account{Namespace: who[dot+1:], Name: who[:dot]}
+		out[a] = append(out[a], dns)
+	}
+	return out, nil
+}
