@@ -26,8 +26,8 @@ func newPort(ca *identity.CA, namespace string, grace float64, h *hub) *tlsport.
 	})
 }
 
-// newSigner is the service of certificate requests on port 15012.
-func newSigner(ca *identity.CA, port *tlsport.Port, tokens *csr.TokenFile, h *hub) *csr.Service {
+// signerOptions are of the service of certificate requests on port 15012.
+func signerOptions(ca *identity.CA, port *tlsport.Port, tokens *csr.TokenFile, h *hub) csr.Options {
 	o := csr.Options{
 		Sign: func(uri string, key crypto.PublicKey, ttl time.Duration) ([]byte, error) {
 			return ca.Sign(identity.Request{URI: uri, Key: key, TTL: ttl})
@@ -38,7 +38,7 @@ func newSigner(ca *identity.CA, port *tlsport.Port, tokens *csr.TokenFile, h *hu
 	if tokens != nil {
 		o.More = append(o.More, tokens)
 	}
-	return csr.New(o)
+	return o
 }
 
 // openTokens is nil if no file is named.

@@ -66,7 +66,7 @@ func inMeshWithTokens(t *testing.T, ca func() *identity.CA, tokens *csr.TokenFil
 		server := grpc.NewServer(options...)
 		m.hub.store.Register(server)
 		if ca != nil {
-			newSigner(m.ca, m.port, tokens, m.hub).Register(server)
+			csr.New(signerOptions(m.ca, m.port, tokens, m.hub)).Register(server)
 		}
 		served := make(chan error)
 		go func() { served <- server.Serve(m.listen) }()

@@ -179,7 +179,7 @@ func (s *Server) addGRPC(l net.Listener, port *tlsport.Port) {
 	server := grpc.NewServer(options...)
 	s.hub.store.Register(server)
 	if port != nil {
-		newSigner(s.options.CA, port, s.tokens, s.hub).Register(server)
+		csr.New(signerOptions(s.options.CA, port, s.tokens, s.hub)).Register(server)
 	}
 	s.serve = append(s.serve, func() error { return server.Serve(l) })
 	s.stop = append(s.stop, func(ctx context.Context) error {

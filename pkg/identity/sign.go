@@ -13,7 +13,9 @@ import (
 
 // Request is what a leaf certificate is to say.
 type Request struct {
-	URI      string // the identity
+	URI string // the identity
+	// Aliases are further URIs: the control plane's, of its trust domain's aliases.
+	Aliases  []string
 	DNSNames []string
 	Key      crypto.PublicKey
 	TTL      time.Duration // 0 or less: the default
@@ -63,9 +65,13 @@ func (c *CA) signBy(a *authority, r Request) (chain []byte, err error) {
 
 // template is the leaf without key and what its issuer adds, if it may be issued.
 func (c *CA) template(r Request) (*x509.Certificate, error) {
-	san, err := url.Parse(r.URI)
-	if err != nil || san.Scheme != "spiffe" || san.Host == "" {
-		return nil, fmt.Errorf("%q is not a SPIFFE identity", r.URI)
+	var uris []*url.URL
+	for _, uri := range append([]string{r.URI}, r.Aliases...) {
+		san, err := url.Parse(uri)
+		if err != nil || san.Scheme != "spiffe" || san.Host == "" {
+			return nil, fmt.Errorf("%q is not a SPIFFE identity", uri)
+		}
+		uris = append(uris, san)
 	}
 	ttl := r.TTL
 	if ttl <= 0 {
@@ -75,7 +81,7 @@ func (c *CA) template(r Request) (*x509.Certificate, error) {
 		return nil, &TTLError{ttl, most}
 	}
 	template := leafTemplate(time.Now(), ttl)
-	template.URIs, template.DNSNames = []*url.URL{san}, r.DNSNames
+	template.URIs, template.DNSNames = uris, r.DNSNames
 	return template, nil
 }
 
@@ -118,13 +124,18 @@ func (c *CA) Issue(uri string, ttl time.Duration) (KeyPair, error) {
 
 // IssueControlPlane makes the control plane's pair for port 15012: its URI
 // and the DNS names under which proxies reach it, for the longest lifetime, so
-// that it is never refused.
-func (c *CA) IssueControlPlane(trustDomain, namespace string) (KeyPair, error) {
+// that it is never refused. It has the URI of each alias of the trust domain
+// too: a proxy knows the URI of the trust domain that it was started with.
+func (c *CA) IssueControlPlane(trustDomain, namespace string, aliases ...string) (KeyPair, error) {
 	var names []string
 	for _, name := range []string{"istio-pilot", "istiod", "istio-citadel"} {
 		names = append(names, name+"."+namespace+".svc", name+"."+namespace)
 	}
-	return c.Pair(Request{URI: ControlPlaneURI(trustDomain, namespace), DNSNames: names, TTL: c.options.Lifetimes.Max})
+	r := Request{URI: ControlPlaneURI(trustDomain, namespace), DNSNames: names, TTL: c.options.Lifetimes.Max}
+	for _, alias := range aliases {
+		r.Aliases = append(r.Aliases, ControlPlaneURI(alias, namespace))
+	}
+	return c.Pair(r)
 }
 
 // Pair makes a new key, in place of the request's, and its certificate.

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -21,11 +22,12 @@ import (
 )
 
 const (
-	// issueRetry is how long a certificate that could not be renewed is shown
-	// before the next attempt.
+	// issueRetry is the time between attempts to issue a certificate.
 	issueRetry = 10 * time.Second
 	// lookTime is how late a new signing certificate of the CA may be noticed.
 	lookTime = time.Second
+	// largestHeader has room for any bearer token.
+	largestHeader = 64 << 10
 	// watchTime is how often the port looks after itself.
 	watchTime = time.Minute
 )
@@ -59,9 +61,11 @@ type Port struct {
 
 	mu      sync.Mutex
 	shown   *tls.Certificate // nil before the first
-	domain  string           // that shown is for
+	domains []string         // that shown is for
 	renewAt time.Time
 	looked  time.Time // when shown was last compared with the CA
+	failure error     // of the last attempt to issue
+	retryAt time.Time // after failure
 }
 
 // New makes a port.
@@ -75,17 +79,9 @@ func (p *Port) Peers() *csr.Peers { return &p.peers }
 // ServerOptions are for a server of this port: who has no certificate of the
 // mesh may not stream, so that nothing of its requests is read.
 func (p *Port) ServerOptions() []grpc.ServerOption {
-	config := &tls.Config{
-		GetCertificate: p.certificate,
-		// The chain is verified after the handshake, so that the refusal has a
-		// text. crypto/tls has checked that the caller has the key.
-		ClientAuth: tls.RequestClientCert,
-		MinVersion: tls.VersionTLS12,
-		// A resumed session would not show what is trusted now.
-		SessionTicketsDisabled: true,
-	}
 	return []grpc.ServerOption{
-		grpc.Creds(verifying{credentials.NewTLS(config), p}),
+		grpc.Creds(p.credentials()),
+		grpc.MaxHeaderListSize(largestHeader), // grpc would take 16 MB of a stranger
 		grpc.StreamInterceptor(func(server any, s grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 			if _, err := p.peers.Certificate(s.Context()); err != nil {
 				return p.options.NoCertificate(err)
@@ -93,6 +89,18 @@ func (p *Port) ServerOptions() []grpc.ServerOption {
 			return handler(server, s)
 		}),
 	}
+}
+
+func (p *Port) credentials() credentials.TransportCredentials {
+	return verifying{credentials.NewTLS(&tls.Config{
+		GetCertificate: p.certificate,
+		// The chain is verified after the handshake, so that the refusal has a
+		// text. crypto/tls has checked that the caller has the key.
+		ClientAuth: tls.RequestClientCert,
+		MinVersion: tls.VersionTLS12,
+		// A resumed session would not show what is trusted now.
+		SessionTicketsDisabled: true,
+	}), p}
 }
 
 // certificate is what the server shows: for the trust domain of this moment,
@@ -109,26 +117,34 @@ func (p *Port) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error)
 
 // current is the certificate to show; Domains must be known.
 func (p *Port) current(now time.Time) (*tls.Certificate, error) {
-	domain := p.options.Domains()[0]
+	domains := p.options.Domains()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.shown != nil && p.domain == domain && now.Before(p.renewAt) && p.ours(now) {
+	switch {
+	case p.shown != nil && slices.Equal(p.domains, domains) && now.Before(p.renewAt) && p.ours(now):
 		return p.shown, nil
+	case now.Before(p.retryAt):
+		return p.old(now)
 	}
-	next, err := p.issue(domain)
-	if err == nil {
-		p.shown, p.domain, p.looked, p.renewAt = next, domain, now, p.renewal.At(next.Leaf, "")
-		if soon := now.Add(lookTime); p.renewAt.Before(soon) {
-			p.renewAt = soon // not at every handshake
-		}
-		p.options.Expires(next.Leaf.NotAfter)
-		return next, nil
+	next, err := p.issue(domains)
+	if err != nil {
+		p.failure, p.retryAt = err, now.Add(issueRetry)
+		p.options.Log.Error("the certificate of the xDS port cannot be renewed", "error", err)
+		return p.old(now)
 	}
-	p.options.Log.Error("the certificate of the xDS port cannot be renewed", "error", err)
-	if p.shown == nil || !now.Before(p.shown.Leaf.NotAfter) {
-		return nil, err
+	p.shown, p.domains, p.looked, p.renewAt = next, domains, now, p.renewal.At(next.Leaf, "")
+	if soon := now.Add(lookTime); p.renewAt.Before(soon) {
+		p.renewAt = soon // not at every handshake
 	}
-	p.domain, p.looked, p.renewAt = domain, now.Add(issueRetry), now.Add(issueRetry)
+	p.options.Expires(next.Leaf.NotAfter)
+	return next, nil
+}
+
+// old is what there is while no new certificate is to be had.
+func (p *Port) old(now time.Time) (*tls.Certificate, error) {
+	if p.shown == nil || now.After(p.shown.Leaf.NotAfter) {
+		return nil, p.failure
+	}
 	return p.shown, nil
 }
 
@@ -142,8 +158,8 @@ func (p *Port) ours(now time.Time) bool {
 	return p.options.CA.Signed(p.shown.Leaf)
 }
 
-func (p *Port) issue(domain string) (*tls.Certificate, error) {
-	pair, err := p.options.CA.IssueControlPlane(domain, p.options.Namespace)
+func (p *Port) issue(domains []string) (*tls.Certificate, error) {
+	pair, err := p.options.CA.IssueControlPlane(domains[0], p.options.Namespace, domains[1:]...)
 	if err != nil {
 		return nil, err
 	}

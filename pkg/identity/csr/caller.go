@@ -146,7 +146,7 @@ func accountOf(uri string, domains []string) (Account, bool) {
 			continue
 		}
 		namespace, name, ok := strings.Cut(rest, "/sa/")
-		if ok && namespace != "" && name != "" && !strings.Contains(namespace+name, "/") {
+		if ok && namespaceName.MatchString(namespace) && accountName.MatchString(name) {
 			return Account{namespace, name}, true
 		}
 	}

@@ -33,16 +33,24 @@ type transport interface {
 	WriteStatus(*status.Status) error
 }
 
+var errLate = status.Error(codes.DeadlineExceeded, "the certificate request did not come in time")
+
 // receive reads the one message of a call, and nothing of one that is too long.
 func receive(ctx context.Context) ([]byte, error) {
 	s, ok := grpc.ServerTransportStreamFromContext(ctx).(transport)
 	if !ok {
 		return nil, errors.New("grpc's streams cannot be read")
 	}
-	late := time.AfterFunc(receiveTime, func() {
-		_ = s.WriteStatus(status.New(codes.DeadlineExceeded, "the certificate request did not come in time")) // fails if the call has ended
-	})
-	defer late.Stop()
+	// To end the call is the only way to wake its reader.
+	timer := time.AfterFunc(receiveTime, func() { _ = s.WriteStatus(status.Convert(errLate)) })
+	data, err := read(s)
+	if !timer.Stop() {
+		return nil, errLate
+	}
+	return data, err
+}
+
+func read(s transport) ([]byte, error) {
 	var head [5]byte
 	if err := s.ReadMessageHeader(head[:]); err != nil {
 		return nil, ended(err)
