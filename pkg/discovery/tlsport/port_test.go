@@ -114,7 +114,7 @@ func TestNoRenewalAtEveryHandshake(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newTestPort(t, newCA(t, identity.Options{}))
 		p.renewal.Ratio = 1 // is always due
-		if p.leaf(t) != p.leaf(t) {
+		if first := p.leaf(t); p.leaf(t) != first {
 			t.Error("renewed at once")
 		}
 	})
