@@ -35,7 +35,7 @@ type proxy struct {
 	answered map[string]int // responses by type URL
 	ready    bool
 	held     map[string][]byte // by type URL: initial_resource_versions, encoded
-	message  []byte            // what came of the current one
+	message  *[]byte           // what came of the current one
 	unread   int               // bytes that the windows have to get back
 }
 
@@ -185,27 +185,28 @@ func (p *proxy) data(data []byte) error {
 		p.unread = 0
 	}
 	if p.message == nil {
-		p.message = buffers.Get().([]byte)[:0]
+		p.message = buffers.Get().(*[]byte)
 	}
-	p.message = append(p.message, data...)
-	for len(p.message) >= 5 {
-		size := int(binary.BigEndian.Uint32(p.message[1:5]))
-		if len(p.message) < 5+size {
-			return nil
+	message := append(*p.message, data...)
+	for len(message) >= 5 {
+		size := int(binary.BigEndian.Uint32(message[1:5]))
+		if len(message) < 5+size {
+			break
 		}
-		if err := p.response(p.message[5 : 5+size]); err != nil {
+		if err := p.response(message[5 : 5+size]); err != nil {
 			return err
 		}
-		p.message = append(p.message[:0], p.message[5+size:]...)
+		message = append(message[:0], message[5+size:]...)
 	}
-	if len(p.message) == 0 {
-		buffers.Put(p.message) //nolint:staticcheck // a slice header is small
+	*p.message = message
+	if len(message) == 0 {
+		buffers.Put(p.message)
 		p.message = nil
 	}
 	return nil
 }
 
-var buffers = sync.Pool{New: func() any { return make([]byte, 0, 64<<10) }}
+var buffers = sync.Pool{New: func() any { b := make([]byte, 0, 64<<10); return &b }}
 
 // response counts what is in a response, acknowledges it and asks for what
 // Envoy would ask for next.
