@@ -14,9 +14,9 @@ import (
 
 // mailbag takes events from any number of streams without blocking them.
 type mailbag struct {
-	ready chan struct{}
-	mu    sync.Mutex
-	list  []ads.Event
+	ready       chan struct{}
+	mu          sync.Mutex
+	list, taken []ads.Event
 }
 
 func (m *mailbag) put(e ads.Event) {
@@ -29,12 +29,13 @@ func (m *mailbag) put(e ads.Event) {
 	}
 }
 
+// take gives what came; it is valid until the next call.
 func (m *mailbag) take() []ads.Event {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	out := m.list
-	m.list = nil
-	return out
+	clear(m.taken)
+	m.list, m.taken = m.taken[:0], m.list
+	return m.taken
 }
 
 // hear takes one event of a stream.

@@ -51,6 +51,8 @@ func (s *stream) update(k kind, now time.Time) *wire.Message {
 			return s.resident(now)
 		}
 		return nil
+	case s.current(k): // as nearly always
+		return nil
 	case (k == listeners || k == routes) && s.warming(now):
 		return nil
 	}
@@ -58,6 +60,14 @@ func (s *stream) update(k kind, now time.Time) *wire.Message {
 	// a list that is not the full state cannot say that something is gone.
 	drop := k == listeners || k == endpoints || k == routes && !s.delta
 	return s.compose(k, drop, now)
+}
+
+// current says that the proxy has all that it should have of a kind, and
+// asked for nothing.
+func (s *stream) current(k kind) bool {
+	sub, to := &s.kinds[k], s.targets(k)
+	asks := sub.answer || sub.force != (subset{}) || len(sub.gone) > 0
+	return !asks && sub.held == [2]holding{{base: to[0]}, {base: to[1]}}
 }
 
 // gated says that the proxy must prove its secrets first.
@@ -133,7 +143,7 @@ func (s *stream) resident(now time.Time) *wire.Message {
 	}
 	c.after.over = c.after.over.merged(entries)
 	s.residentOnly = empty
-	parts := s.gen.encode(nil, clusters, s.delta, c.updates)
+	parts := s.gen.encode(newParts(), clusters, s.delta, c.updates)
 	sub.answer = false
 	return s.send(clusters, [2]*change{nil, c}, s.server.resident.version, parts, now)
 }
@@ -143,10 +153,6 @@ func (s *stream) resident(now time.Time) *wire.Message {
 func (s *stream) compose(k kind, drop bool, now time.Time) *wire.Message {
 	sub := &s.kinds[k]
 	to := s.targets(k)
-	forced := sub.answer || sub.force != (subset{}) || len(sub.gone) > 0
-	if !forced && sub.held == ([2]holding{{base: to[0]}, {base: to[1]}}) {
-		return nil // as nearly always
-	}
 	var changes [2]*change
 	var differs bool
 	for i := range changes {
@@ -162,7 +168,7 @@ func (s *stream) compose(k kind, drop bool, now time.Time) *wire.Message {
 		}
 		return nil
 	}
-	var parts mem.BufferSlice
+	parts := newParts()
 	switch {
 	case s.delta:
 		for _, c := range changes {
@@ -170,7 +176,7 @@ func (s *stream) compose(k kind, drop bool, now time.Time) *wire.Message {
 		}
 		parts = appendRemoved(parts, sub.gone)
 	case k.full():
-		parts = s.full(k, to, changes)
+		parts = s.full(parts, k, to, changes)
 	default:
 		for _, c := range changes {
 			parts = s.gen.encode(parts, k, false, c.updates)
@@ -199,10 +205,9 @@ func (s *stream) permitted(sub *subscription, c *change) *change {
 
 // full is the whole state: what the proxy should have, with what it holds in
 // place of what it refused, and what is yet to be removed.
-func (s *stream) full(k kind, to [2]*list, changes [2]*change) mem.BufferSlice {
+func (s *stream) full(parts mem.BufferSlice, k kind, to [2]*list, changes [2]*change) mem.BufferSlice {
 	sub := &s.kinds[k]
 	bits := sub.scope.subset.raw()
-	var parts mem.BufferSlice
 	for i, l := range to {
 		var resources []*translate.Resource
 		if l != nil && sub.scope.wildcard && len(sub.refused) == 0 {
@@ -265,6 +270,10 @@ func (s *stream) version(k kind, to [2]*list, changes [2]*change) string {
 	return version
 }
 
+// newParts are those of a response, with room for the head, which is the
+// stream's own, as the first.
+func newParts() mem.BufferSlice { return make(mem.BufferSlice, 1, 8) }
+
 // send puts a response in flight.
 func (s *stream) send(k kind, changes [2]*change, version string, parts mem.BufferSlice, now time.Time) *wire.Message {
 	sub := &s.kinds[k]
@@ -287,9 +296,7 @@ func (s *stream) send(k kind, changes [2]*change, version string, parts mem.Buff
 	if k == clusters && f.warms() {
 		s.warmBy = now.Add(patience)
 	}
-	all := make(mem.BufferSlice, 0, len(parts)+1)
-	all = append(all, mem.SliceBuffer(wire.Head(version, k.url(), sub.nonce)))
-	all = append(all, parts...)
-	s.emit(Event{Kind: Sent, TypeURL: k.url(), Version: version, Nonce: sub.nonce, Resources: count, Bytes: all.Len()})
-	return &wire.Message{Parts: all}
+	parts[0] = mem.SliceBuffer(wire.Head(version, k.url(), sub.nonce))
+	s.emit(Event{Kind: Sent, TypeURL: k.url(), Version: version, Nonce: sub.nonce, Resources: count, Bytes: parts.Len()})
+	return &wire.Message{Parts: parts}
 }

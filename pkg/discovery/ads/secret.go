@@ -5,8 +5,6 @@ import (
 	"slices"
 	"time"
 
-	"google.golang.org/grpc/mem"
-
 	"github.com/meshpilot/pilot/pkg/discovery/ads/wire"
 	"github.com/meshpilot/pilot/pkg/translate"
 )
@@ -122,7 +120,7 @@ func (s *stream) nextSecret(now time.Time) *wire.Message {
 		}
 		sec.last = r[spelling].Version
 		sec.sends++
-		parts := s.gen.encode(mem.BufferSlice{}, secrets, s.delta, r[spelling:spelling+1])
+		parts := s.gen.encode(newParts(), secrets, s.delta, r[spelling:spelling+1])
 		c := &change{updates: r[spelling : spelling+1]}
 		m := s.send(secrets, [2]*change{c, nil}, l[spelling].version, parts, now)
 		s.kinds[secrets].flight.secret = sec.name

@@ -47,8 +47,8 @@ type streamKey struct{}
 // InFlight and SendTimeout mean 64 and 30 s.
 type StoreOptions struct {
 	Identify Identify
-	// Notify hears what happens on streams. It must not block; no lock of
-	// the store is held while it runs. Events of one stream come in order.
+	// Notify hears what happens on streams, those of one stream in order. It
+	// runs under the stream's lock, so it must neither block nor call the Store.
 	Notify      func(Event)
 	InFlight    int           // streams that are sent to at the same time
 	SendTimeout time.Duration // a stream that takes no bytes for so long is ended
@@ -173,7 +173,6 @@ func (s *Store) leave(st *stream, err error) {
 	st.mu.Lock()
 	st.emit(Event{Kind: Disconnected, Detail: status.Convert(err).Message()})
 	st.mu.Unlock()
-	st.flush()
 }
 
 // End ends one stream with err, a gRPC status: its certificate has expired,

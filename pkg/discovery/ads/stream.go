@@ -31,11 +31,11 @@ type stream struct {
 	known   chan struct{} // closed once the proxy's halves are there
 	place   place         // guarded by the store's mutex
 
-	flushing sync.Mutex // held while events are delivered, which keeps their order
-	sending  sync.Mutex // held during SendMsg; the handler takes it to leave
-	left     bool       // guarded by sending
+	sending sync.Mutex // held during SendMsg; the handler takes it to leave
+	left    bool       // guarded by sending
 
 	mu             sync.Mutex
+	outbox         *wire.Message // composed, and to be sent by a worker
 	gen            *generation
 	client, server *half
 	kinds          [kinds]subscription
@@ -47,7 +47,6 @@ type stream struct {
 	warmBy         time.Time // routes and listeners wait no longer for warming clusters
 	wakeAt         time.Time
 	timer          *time.Timer
-	events         []Event
 	end            error
 }
 
@@ -145,10 +144,12 @@ func (s *Store) open(g grpc.ServerStream, delta bool, r *wire.Request) (*stream,
 		store: s, grpc: g, id: id, delta: delta, node: node.GetId(), proxy: proxy,
 		started: time.Now(), known: make(chan struct{}),
 	}
-	st.emit(Event{Kind: Connected}) // the first event, whoever delivers it
+	st.mu.Lock() // Connected is the first event
+	defer st.mu.Unlock()
 	if err := s.enter(st); err != nil {
 		return nil, err
 	}
+	st.emit(Event{Kind: Connected})
 	return st, nil
 }
 
@@ -156,7 +157,6 @@ func (s *Store) open(g grpc.ServerStream, delta bool, r *wire.Request) (*stream,
 // proxy's configuration, and the others behind it, so that what a proxy says
 // it holds is always compared with something.
 func (s *stream) read(r *wire.Request) error {
-	s.flush()
 	s.store.enqueue(s)
 	select {
 	case <-s.known:
@@ -177,7 +177,8 @@ func (s *stream) read(r *wire.Request) error {
 	}
 }
 
-// handle applies one request and lets a worker send what it asks for.
+// handle applies one request and lets a worker send what it asks for; most
+// are acknowledgements, which ask for nothing.
 func (s *stream) handle(r *wire.Request) error {
 	k, ok := kindOf(r.TypeURL)
 	if !ok {
@@ -191,10 +192,20 @@ func (s *stream) handle(r *wire.Request) error {
 	} else {
 		err = s.sotwRequest(k, r)
 	}
+	more := s.prepare() != nil
 	s.mu.Unlock()
-	s.flush()
-	s.store.enqueue(s)
+	if more {
+		s.store.enqueue(s)
+	}
 	return err
+}
+
+// prepare composes the next response, unless one waits to be sent.
+func (s *stream) prepare() *wire.Message {
+	if s.outbox == nil {
+		s.outbox = s.next(time.Now())
+	}
+	return s.outbox
 }
 
 // sync moves the stream to the store's generation. A proxy whose halves are
@@ -266,27 +277,13 @@ func (s *stream) wanted(k kind, name string) *translate.Resource {
 	return to[1].get(name)
 }
 
-// emit queues an event for flush. The stream's mutex is held, except before
-// the stream is known to others.
+// emit tells of an event. The stream's mutex is held, which keeps their order.
 func (s *stream) emit(e Event) {
 	if s.store.options.Notify == nil {
 		return
 	}
 	e.Stream, e.Node, e.Proxy, e.Time = s.id, s.node, s.proxy, time.Now()
-	s.events = append(s.events, e)
-}
-
-// flush delivers queued events in order.
-func (s *stream) flush() {
-	s.flushing.Lock()
-	defer s.flushing.Unlock()
-	s.mu.Lock()
-	events := s.events
-	s.events = nil
-	s.mu.Unlock()
-	for _, e := range events {
-		s.store.options.Notify(e)
-	}
+	s.store.options.Notify(e)
 }
 
 // later says whether t is still to come, and if so has the stream looked at

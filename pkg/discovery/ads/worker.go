@@ -100,9 +100,9 @@ func (w *worker) serve(st *stream) {
 	defer st.sending.Unlock()
 	for !st.left {
 		st.mu.Lock()
-		m := st.next(time.Now())
+		m := st.prepare()
+		st.outbox = nil
 		st.mu.Unlock()
-		st.flush()
 		if m == nil {
 			return
 		}
