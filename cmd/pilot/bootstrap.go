@@ -78,6 +78,8 @@ Exit codes: 0 done, 2 the directory or the workload is not usable.`,
 	from.register(cmd)
 	cmd.Flags().StringVar(&o.DiscoveryAddress, "discovery-address", "", "host:port of the control plane (default: the mesh's discoveryAddress)")
 	cmd.Flags().Uint16Var(&o.AdminPort, "admin-port", 0, "Envoy's admin port (default: the mesh's proxyAdminPort)")
+	cmd.Flags().DurationVar(&o.StatsInterval, "stats-interval", 0, "how often Envoy tells the control plane which connections are open (default 5s)")
+	cmd.Flags().BoolVar(&o.AllStats, "all-stats", false, "keep every stat of Envoy, and send those in use: for one proxy under examination, not for a mesh")
 	self.register(cmd)
 	authority.register(cmd)
 	cmd.Flags().StringVar(&capture, "interception-mode", "", "REDIRECT, TPROXY or NONE (default: the workload's)")

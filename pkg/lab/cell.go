@@ -216,7 +216,7 @@ func (s *setting) startSidecar(ctx context.Context, c *cell, mesh *model.Mesh) e
 		return err
 	}
 	options := bootstrap.Options{
-		Proxy: c.node, Mesh: mesh, DiscoveryAddress: s.discovery, ConfigPath: dir,
+		Proxy: c.node, Mesh: mesh, DiscoveryAddress: s.discovery, ConfigPath: dir, StatsInterval: time.Second,
 	}
 	if c.space == nil {
 		options.AdminAddress = c.address.String()

@@ -63,7 +63,7 @@ func (s chainSpec) serverFirst() bool { return s.port != nil && s.port.Protocol.
 // scope begins the names of the port's chains and stats.
 func (s chainSpec) scope() string {
 	if s.port == nil {
-		return "other"
+		return otherScope
 	}
 	return decimal(s.port.Port)
 }

@@ -14,11 +14,13 @@ const (
 
 	passthroughCluster        = "PassthroughCluster"
 	inboundPassthroughCluster = "InboundPassthroughCluster"
-	openPassthroughCluster    = "inbound|other|plain|" // what is not mesh mTLS
+	openPassthroughCluster    = "inbound|" + otherScope + "|plain|" // what is not mesh mTLS
 	blackHoleCluster          = "BlackHoleCluster"
 	refuseCluster             = "refuse_plaintext"
 	residentCluster           = "sds-resident"
 	controlPlaneCluster       = "xds-grpc" // the bootstrap's
+
+	otherScope = "other" // of ports that nothing names
 
 	certSecret = "default"
 	rootSecret = "ROOTCA"

@@ -7,10 +7,12 @@ import (
 	"net"
 	"path"
 	"strconv"
+	"time"
 
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	metricsv3 "github.com/envoyproxy/go-control-plane/envoy/config/metrics/v3"
 	overloadv3 "github.com/envoyproxy/go-control-plane/envoy/config/overload/v3"
 	connlimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/resource_monitors/downstream_connections/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
@@ -48,6 +50,11 @@ type Options struct {
 	ControlPlaneNamespace string
 	// ConfigPath is the directory of SecretFiles; empty is the mesh's.
 	ConfigPath string
+	// StatsInterval is how often the control plane is told which connections
+	// are open; zero is 5 s.
+	StatsInterval time.Duration
+	// AllStats keeps every stat of Envoy, and sends all that are in use.
+	AllStats bool
 }
 
 // NodeID is the node id of a sidecar, "sidecar~<ip>~<pod>.<ns>~<ns>.svc.<domain>".
@@ -63,6 +70,9 @@ func NodeID(p model.Proxy, domain string) string {
 func Config(o Options) []byte {
 	o = o.withDefaults()
 	return bootJSON(&bootstrapv3.Bootstrap{
+		StatsSinks:         []*metricsv3.StatsSink{statsSink()},
+		StatsConfig:        statsConfig(o.AllStats),
+		StatsFlushInterval: durationpb.New(o.StatsInterval),
 		Node: &corev3.Node{
 			Id:       NodeID(o.Proxy, o.Mesh.Domain),
 			Cluster:  o.Mesh.ServiceCluster,
@@ -155,6 +165,9 @@ func (o Options) withDefaults() Options {
 	if o.ConfigPath == "" {
 		o.ConfigPath = o.Mesh.ConfigPath
 	}
+	if o.StatsInterval == 0 {
+		o.StatsInterval = statsInterval
+	}
 	return o
 }
 
@@ -201,6 +214,7 @@ func nodeMetadata(p model.Proxy) *structpb.Struct {
 	set("TLS_SERVER_KEY", p.Local.Key)
 	set("TLS_SERVER_ROOT_CERT", p.Local.RootCert)
 	set("APP_ADDRESS", p.Local.AppAddress)
+	fields["TRAFFIC_STATS"] = structpb.NewBoolValue(true) // statsConfig leaves none out
 	return &structpb.Struct{Fields: fields}
 }
 

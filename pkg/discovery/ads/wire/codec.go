@@ -23,7 +23,7 @@ const Service = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 // mem.SliceBuffers, which have no reference count.
 type Message struct{ Parts mem.BufferSlice }
 
-// codec passes Message and Request through and is protobuf for all else.
+// codec passes Message, Request and Raw through and is protobuf for all else.
 type codec struct{ rest encoding.CodecV2 }
 
 func (codec) Name() string { return proto.Name }
@@ -36,8 +36,12 @@ func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 }
 
 func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
-	if r, ok := v.(*Request); ok {
-		return r.take(data)
+	switch v := v.(type) {
+	case *Request:
+		return v.take(data)
+	case *Raw:
+		v.buffer = data.MaterializeToBuffer(mem.DefaultBufferPool())
+		return nil
 	}
 	return c.rest.Unmarshal(data, v)
 }
@@ -71,3 +75,12 @@ func End(ctx context.Context, err error) {
 		_ = s.WriteStatus(status.Convert(err)) // fails if the stream has ended
 	}
 }
+
+// Raw is any message in the bytes that it came in.
+type Raw struct{ buffer mem.Buffer }
+
+// Data is the encoded message; it is dead after Free.
+func (r *Raw) Data() []byte { return r.buffer.ReadOnlyData() }
+
+// Free gives the bytes back. Each received message wants one.
+func (r *Raw) Free() { r.buffer.Free() }
