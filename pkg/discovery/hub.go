@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/meshpilot/pilot/pkg/discovery/ads"
+	"github.com/meshpilot/pilot/pkg/discovery/feed"
 	"github.com/meshpilot/pilot/pkg/discovery/status"
 	"github.com/meshpilot/pilot/pkg/identity/secrets"
 	"github.com/meshpilot/pilot/pkg/meshconfig"
@@ -29,6 +30,7 @@ type hub struct {
 	log     *slog.Logger
 	metrics *status.Metrics
 	store   *ads.Store
+	feed    *feed.Feed
 	peers   peers
 	mailbox chan delivery // holds one; the latest wins
 	events  mailbag
@@ -82,6 +84,7 @@ func newHub(domain string, log *slog.Logger, m *status.Metrics) *hub {
 	}
 	h.events.ready = make(chan struct{}, 1)
 	h.ledger = newLedger(m, h.problems)
+	h.feed = feed.New(feed.Options{Identify: h.identifyTeller})
 	h.store = ads.NewStore(ads.StoreOptions{Identify: h.identify, Notify: h.events.put})
 	h.published.Store(&status.State{})
 	return h

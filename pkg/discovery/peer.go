@@ -149,6 +149,24 @@ func (h *hub) identify(ctx context.Context, node *corev3.Node) (model.Proxy, err
 	return proxy, err
 }
 
+// identifyTeller says whose evidence of traffic a stream brings. The same
+// certificates as for xDS may; check is asked at every message.
+func (h *hub) identifyTeller(ctx context.Context, node *corev3.Node) (id model.WorkloadID, check func() error, err error) {
+	proxy, err := parseNodeID(node.GetId(), h.domain)
+	var who *certified
+	if err == nil {
+		who, err = certifiedPeer(ctx, node.GetId(), proxy.ID)
+	}
+	if err == nil && who != nil {
+		check = func() error { return who.check(h.snapshot.Load(), time.Now()) }
+		err = check()
+	}
+	if err != nil {
+		h.turnedAway(node.GetId(), err)
+	}
+	return proxy.ID, check, err
+}
+
 func (h *hub) turnedAway(node string, err error) {
 	s := status.Convert(err)
 	h.metrics.Refused.WithLabelValues(s.Code().String()).Inc()

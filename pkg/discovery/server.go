@@ -170,7 +170,8 @@ func listen(open func(string) (net.Listener, error), address, flag string) (net.
 	return l, nil
 }
 
-// addGRPC serves xDS; with TLS certificate requests too.
+// addGRPC serves xDS and takes evidence of traffic; with TLS certificate
+// requests too.
 func (s *Server) addGRPC(l net.Listener, port *tlsport.Port) {
 	options := ads.ServerOptions()
 	if port != nil {
@@ -178,6 +179,7 @@ func (s *Server) addGRPC(l net.Listener, port *tlsport.Port) {
 	}
 	server := grpc.NewServer(options...)
 	s.hub.store.Register(server)
+	s.hub.feed.Register(server)
 	if port != nil {
 		csr.New(signerOptions(s.options.CA, port, s.tokens, s.hub)).Register(server)
 	}
@@ -267,6 +269,7 @@ func (s *Server) Run(ctx context.Context) error {
 	<-ctx.Done()
 	s.options.Log.Info("stopping")
 	s.hub.store.Close() // proxies look for another replica at once
+	s.hub.feed.Close()
 	deadline, done := context.WithTimeout(context.WithoutCancel(ctx), stopTime)
 	defer done()
 	var stops sync.WaitGroup
