@@ -3,44 +3,39 @@ package main
 import (
 	"github.com/meshpilot/pilot/pkg/model"
 	"github.com/meshpilot/pilot/pkg/translate"
+	"github.com/meshpilot/pilot/pkg/translate/diff"
 )
 
-// configs gives the configuration of a mesh's proxies; each half is built
-// once for all that share it.
+// configs are the configurations of a mesh's sidecars. Workloads that are
+// alike share their halves, and the text of them.
 type configs struct {
-	snapshot  *model.Snapshot
-	shared    *translate.Shared
-	endpoints *translate.Table
-	clients   map[model.ClientClass]*translate.Half
-	servers   map[model.ServerClass]*translate.Half
+	byWorkload map[model.WorkloadID]translate.Config
+	texts      map[[2]*translate.Half][]byte
 }
 
-func newConfigs(s *model.Snapshot) *configs {
-	return &configs{
-		snapshot:  s,
-		shared:    translate.Share(s, nil),
-		endpoints: translate.Endpoints(s.Endpoints(), nil),
-		clients:   map[model.ClientClass]*translate.Half{},
-		servers:   map[model.ServerClass]*translate.Half{},
-	}
+// newConfigs translates the mesh; if some workloads are given, only theirs.
+func newConfigs(s *model.Snapshot, only ...model.WorkloadID) *configs {
+	return &configs{translate.Sidecars(s, only...), map[[2]*translate.Half][]byte{}}
 }
 
 // of is the configuration of the workload's own sidecar; false if the mesh
 // has no such workload, or it has no sidecar.
 func (c *configs) of(id model.WorkloadID) (translate.Config, bool) {
-	proxy, ok := c.snapshot.ProxyOf(id)
-	if !ok || !c.snapshot.HasSidecar(id) {
-		return translate.Config{}, false
-	}
-	client, server, ok := c.snapshot.ClassOf(proxy)
+	config, ok := c.byWorkload[id]
+	return config, ok
+}
+
+// text is the configuration as canonical YAML.
+func (c *configs) text(id model.WorkloadID) ([]byte, bool) {
+	config, ok := c.of(id)
 	if !ok {
-		return translate.Config{}, false
+		return nil, false
 	}
-	if c.clients[client] == nil {
-		c.clients[client] = translate.Outbound(c.snapshot.ClientView(client), c.shared, nil)
+	halves := [2]*translate.Half{config.Client, config.Server}
+	text, known := c.texts[halves]
+	if !known {
+		text = diff.Render(config)
+		c.texts[halves] = text
 	}
-	if c.servers[server] == nil {
-		c.servers[server] = translate.Inbound(c.snapshot.ServerView(server), nil)
-	}
-	return translate.Config{Client: c.clients[client], Server: c.servers[server], Endpoints: c.endpoints}, true
+	return text, true
 }

@@ -36,9 +36,7 @@ be read.`,
 			}
 			return cobra.ExactArgs(1)(cmd, args)
 		},
-		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-			return nil, cobra.ShellCompDirectiveFilterDirs
-		},
+		ValidArgsFunction: completeDirectories,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			next, err := from.readValid(args[len(args)-1], cmd.ErrOrStderr())
 			if err != nil {
@@ -78,8 +76,8 @@ func diffDirectories(old, next *directory) *diffReport {
 	r := newDiffReport(next.sidecars())
 	var pairs []*halfPair
 	byHalves := map[[2]*translate.Half]*halfPair{}
-	note := func(id model.WorkloadID, before, after *translate.Half) {
-		key := [2]*translate.Half{before, after}
+	note := func(id model.WorkloadID, before, after translate.Config) {
+		key := [2]*translate.Half{before.Client, after.Client}
 		if byHalves[key] == nil {
 			byHalves[key] = &halfPair{old: before, next: after}
 			pairs = append(pairs, byHalves[key])
@@ -90,14 +88,14 @@ func diffDirectories(old, next *directory) *diffReport {
 		before, had := a.of(id)
 		after, has := b.of(id)
 		if r.present(id, had, has) {
-			note(id, before.Client, after.Client)
-			note(id, before.Server, after.Server)
+			note(id, before, after)
+			note(id, translate.Config{Client: before.Server, Endpoints: before.Endpoints}, translate.Config{Client: after.Server, Endpoints: after.Endpoints})
 		}
 	}
 	seen := resourceDiffs{}
 	for _, p := range pairs {
 		for _, typeURL := range typeURLs() {
-			r.add(p.workloads, seen.diff(typeURL, resources(p.old, a.endpoints, typeURL), resources(p.next, b.endpoints, typeURL)))
+			r.add(p.workloads, seen.diff(typeURL, resources(p.old, typeURL), resources(p.next, typeURL)))
 		}
 	}
 	return r
@@ -106,12 +104,13 @@ func diffDirectories(old, next *directory) *diffReport {
 // halfPair is a half before and after, and who has it: a mesh has far fewer
 // of them than workloads.
 type halfPair struct {
-	old, next *translate.Half
+	old, next translate.Config // of which Client counts
 	workloads []model.WorkloadID
 }
 
-// resources are a half's, with the endpoints of its clusters.
-func resources(h *translate.Half, endpoints *translate.Table, typeURL string) []*translate.Resource {
+// resources are those of the half in Client, with the endpoints of its clusters.
+func resources(c translate.Config, typeURL string) []*translate.Resource {
+	h := c.Client
 	switch typeURL {
 	case translate.ListenerType:
 		return h.Listeners.Resources
@@ -122,7 +121,7 @@ func resources(h *translate.Half, endpoints *translate.Table, typeURL string) []
 	case translate.SecretType:
 		return h.Secrets.Resources
 	default:
-		return translate.Config{Client: h, Endpoints: endpoints}.Resources(typeURL)
+		return c.Resources(typeURL)
 	}
 }
 
@@ -136,15 +135,18 @@ func diffGolden(dir string, next *directory) (*diffReport, error) {
 	}
 	c := newConfigs(next.snapshot)
 	r := newDiffReport(next.sidecars())
+	seen := map[[2]string][]diff.Change{}
 	for _, id := range union(slices.Collect(maps.Keys(goldens)), next.sidecars()) {
 		before, had := goldens[id]
-		config, has := c.of(id)
-		if !r.present(id, had, has) {
+		after, has := c.text(id)
+		if !r.present(id, had, has) || bytes.Equal(before, after) {
 			continue
 		}
-		if after := diff.Render(config); !bytes.Equal(before, after) {
-			r.add([]model.WorkloadID{id}, diff.Diff(before, after))
+		pair := [2]string{string(before), string(after)}
+		if _, known := seen[pair]; !known { // of workloads that are alike
+			seen[pair] = diff.Diff(before, after)
 		}
+		r.add([]model.WorkloadID{id}, seen[pair])
 	}
 	return r, nil
 }

@@ -152,6 +152,11 @@ func plural(n int, noun string) string {
 	return fmt.Sprintf("%d %ss", n, noun)
 }
 
+// completeDirectories completes every argument as a directory.
+func completeDirectories(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	return nil, cobra.ShellCompDirectiveFilterDirs
+}
+
 // completeDirectory completes DIR as the first argument, and workloads of
 // that directory as the second, if there is one.
 func (f *directoryFlags) completeDirectory(withWorkload bool) cobra.CompletionFunc {

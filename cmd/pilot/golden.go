@@ -11,7 +11,6 @@ import (
 	"strings"
 
 	"github.com/meshpilot/pilot/pkg/model"
-	"github.com/meshpilot/pilot/pkg/translate/diff"
 )
 
 // goldenHeader is the first line of the files that render --out writes; only
@@ -38,11 +37,10 @@ func writeGoldens(w io.Writer, dir string, c *configs, ids []model.WorkloadID) e
 	}
 	written := 0
 	for _, id := range ids {
-		config, ok := c.of(id)
+		text, ok := c.text(id)
 		if !ok {
 			return fmt.Errorf("workload %s has no configuration", id)
 		}
-		text := diff.Render(config)
 		before, known := old[id]
 		delete(old, id)
 		if known && bytes.Equal(before, text) {

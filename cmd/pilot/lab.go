@@ -41,9 +41,7 @@ func labCmd() *cobra.Command {
 			o.Dir, o.Out = args[0], cmd.OutOrStdout()
 			return lab.Run(cmd.Context(), o)
 		},
-		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-			return nil, cobra.ShellCompDirectiveFilterDirs
-		},
+		ValidArgsFunction: completeDirectories,
 	}
 	flags := cmd.Flags()
 	flags.BoolVar(&o.Capture, "capture", false, "redirect traffic transparently, in network namespaces")

@@ -5,7 +5,6 @@ import (
 	"io"
 
 	"github.com/meshpilot/pilot/pkg/model"
-	"github.com/meshpilot/pilot/pkg/translate/diff"
 	"github.com/spf13/cobra"
 )
 
@@ -36,18 +35,17 @@ Exit codes: 0 done, 2 the directory has errors or cannot be read.`,
 			if err != nil {
 				return err
 			}
-			ids := d.sidecars()
 			if len(args) == 2 {
 				id, err := d.sidecar(args[1])
 				if err != nil {
 					return err
 				}
-				ids = []model.WorkloadID{id}
+				return render(cmd.OutOrStdout(), newConfigs(d.snapshot, id), []model.WorkloadID{id})
 			}
 			if out != "" {
-				return writeGoldens(cmd.OutOrStdout(), out, newConfigs(d.snapshot), ids)
+				return writeGoldens(cmd.OutOrStdout(), out, newConfigs(d.snapshot), d.sidecars())
 			}
-			return render(cmd.OutOrStdout(), newConfigs(d.snapshot), ids)
+			return render(cmd.OutOrStdout(), newConfigs(d.snapshot), d.sidecars())
 		},
 	}
 	from.register(cmd)
@@ -58,7 +56,7 @@ Exit codes: 0 done, 2 the directory has errors or cannot be read.`,
 // render prints one YAML document a workload.
 func render(w io.Writer, c *configs, ids []model.WorkloadID) error {
 	for i, id := range ids {
-		config, ok := c.of(id)
+		text, ok := c.text(id)
 		if !ok {
 			return fmt.Errorf("workload %s has no configuration", id)
 		}
@@ -67,7 +65,7 @@ func render(w io.Writer, c *configs, ids []model.WorkloadID) error {
 				return err
 			}
 		}
-		if _, err := fmt.Fprintf(w, "# %s\n%s", id, diff.Render(config)); err != nil {
+		if _, err := fmt.Fprintf(w, "# %s\n%s", id, text); err != nil {
 			return err
 		}
 	}

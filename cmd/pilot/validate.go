@@ -23,10 +23,8 @@ says.
 Exit codes: 0 no errors (warnings may be), 1 errors, 2 a directory cannot be read.`,
 		Example: `  pilot validate config/
   pilot validate -o json config/ | jq '.[] | select(.severity == "error")'`,
-		Args: cobra.MinimumNArgs(1),
-		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-			return nil, cobra.ShellCompDirectiveFilterDirs
-		},
+		Args:              cobra.MinimumNArgs(1),
+		ValidArgsFunction: completeDirectories,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var directories []*directory
 			for _, dir := range args {

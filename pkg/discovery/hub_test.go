@@ -77,6 +77,19 @@ func loop(t *testing.T) *hub {
 	return h
 }
 
+// reads publishes documents and waits until they are in force.
+func (h *hub) reads(t *testing.T, documents ...string) {
+	t.Helper()
+	h.publish(bundle(t, documents...), nil)
+	h.settle()
+}
+
+// settle waits longer than edits and streams are collected.
+func (h *hub) settle() {
+	time.Sleep(time.Second)
+	synctest.Wait()
+}
+
 // connects makes the hub hear of a stream.
 func (h *hub) connects(stream uint64, namespace, name, address string) {
 	proxy := model.Proxy{ID: model.WorkloadID{Namespace: namespace, Name: name}, Address: address}
@@ -136,9 +149,7 @@ func TestWhatDidNotChangeKeepsItsPointer(t *testing.T) {
 		h.connects(1, "shop", "cart-1", "127.0.0.1")
 		h.connects(2, "store", "stock-1", "127.0.0.2")
 		apply := func(documents ...string) *ads.World {
-			h.publish(bundle(t, documents...), nil)
-			time.Sleep(time.Second)
-			synctest.Wait()
+			h.reads(t, documents...)
 			return h.world.Load()
 		}
 		plain := apply(shop)
@@ -208,8 +219,7 @@ func TestAConnectedSidecarIsEvidence(t *testing.T) {
 		h := loop(t)
 		stock := model.WorkloadID{Namespace: "store", Name: "stock-1"}
 		has := func() bool {
-			time.Sleep(time.Second)
-			synctest.Wait()
+			h.settle()
 			return h.snapshot.Load().HasSidecar(stock)
 		}
 		h.publish(bundle(t, shop), nil)
@@ -251,8 +261,7 @@ func TestOldCapturePortsAreReported(t *testing.T) {
 				h.connects(1, namespace, "cart-1", "127.0.0.1")
 			}
 			h.publish(b, nil)
-			time.Sleep(time.Second)
-			synctest.Wait()
+			h.settle()
 			return problemCodes(h)
 		}
 		if got := ports(15001, "shop"); got != "" {
@@ -265,8 +274,7 @@ func TestOldCapturePortsAreReported(t *testing.T) {
 			t.Errorf("after it connected again: %s", got)
 		}
 		h.events.put(ads.Event{Kind: ads.Disconnected, Stream: 1, Time: time.Now()})
-		time.Sleep(time.Second)
-		synctest.Wait()
+		h.settle()
 		if got := problemCodes(h); got != "" {
 			t.Errorf("after it left: %s", got)
 		}
@@ -295,9 +303,7 @@ func TestUnknownWorkloadIsReported(t *testing.T) {
 		if got := problemCodes(h); !strings.Contains(got, "UNKNOWN_WORKLOAD") {
 			t.Errorf("got %s", got)
 		}
-		h.publish(bundle(t, strings.ReplaceAll(shop, "cart-1", "cart-7")), nil)
-		time.Sleep(time.Second)
-		synctest.Wait()
+		h.reads(t, strings.ReplaceAll(shop, "cart-1", "cart-7"))
 		if got := problemCodes(h); strings.Contains(got, "UNKNOWN_WORKLOAD") {
 			t.Errorf("still reported: %s", got)
 		}
@@ -309,14 +315,11 @@ func TestProblemsOfTheSourceAndTheCompiler(t *testing.T) {
 		h := loop(t)
 		stray := strings.ReplaceAll(strictCart, "name: cart", "name: card")
 		h.publish(bundle(t, shop, stray), []meshconfig.Problem{{Code: "INVALID", Severity: meshconfig.Error, Message: "no"}})
-		time.Sleep(time.Second)
-		synctest.Wait()
+		h.settle()
 		if got := problemCodes(h); !strings.HasPrefix(got, "INVALID") || !strings.Contains(got, "NO_SERVICE") {
 			t.Errorf("got %s", got)
 		}
-		h.publish(bundle(t, shop, strictCart), nil)
-		time.Sleep(time.Second)
-		synctest.Wait()
+		h.reads(t, shop, strictCart)
 		if got := problemCodes(h); strings.Contains(got, "INVALID") || strings.Contains(got, "NO_SERVICE") {
 			t.Errorf("got %s, want both gone with their causes", got)
 		}
@@ -330,8 +333,7 @@ func TestRefusedPathsAreAProblemForAWhile(t *testing.T) {
 		if _, err := h.identify(t.Context(), node); err == nil {
 			t.Fatal("let in")
 		}
-		time.Sleep(time.Second)
-		synctest.Wait()
+		h.settle()
 		if got := problemCodes(h); got != "UNKNOWN_SECRET" {
 			t.Errorf("got %s", got)
 		}

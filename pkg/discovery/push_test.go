@@ -215,7 +215,7 @@ func TestANACKIsReportedUntilItIsMended(t *testing.T) {
 		refuse = true
 		m.edit(shop, strictCart)
 		text := m.problem("NACK")
-		if !strings.Contains(text, "refused LDS") || !strings.HasSuffix(text, "virtualInbound: no (made from Service shop/cart)") {
+		if !strings.Contains(text, "refused LDS") || !strings.HasSuffix(text, "virtualInbound: no (made from Service shop/cart, Policy shop/strict)") {
 			t.Errorf("got %q", text)
 		}
 		refused := len(cart.Responses())

@@ -2,6 +2,7 @@ package translate
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -64,7 +65,11 @@ func capturedListener(v *model.ServerView) *Resource {
 		if p.Protocol.ServerFirst() {
 			serverFirst = append(serverFirst, p.Port)
 		}
-		from = append(from, p.From...)
+		for _, key := range decidedBy(p.From, p.Decision) {
+			if !slices.Contains(from, key) {
+				from = append(from, key)
+			}
+		}
 		chains = append(chains, b.chains(chainSpec{view: v, port: p, match: portMatch(p.Port), decision: p.Decision})...)
 	}
 	for _, port := range v.ProbePorts {
@@ -86,7 +91,15 @@ func capturedListener(v *model.ServerView) *Resource {
 		listener.Transparent = wrapperspb.Bool(true)
 	}
 	inboundShell(listener)
-	return b.resource(listener.Name, listener, from...)
+	return b.resource(listener.Name, listener, decidedBy(from, v.Other)...)
+}
+
+// decidedBy adds to the objects behind chains the one that decided the mode.
+func decidedBy(from []model.Key, d model.Decision) []model.Key {
+	if d.Source == (model.Key{}) || slices.Contains(from, d.Source) {
+		return from
+	}
+	return append(slices.Clip(from), d.Source)
 }
 
 func boundListener(v *model.ServerView, p *model.InboundPort) *Resource {
@@ -100,7 +113,7 @@ func boundListener(v *model.ServerView, p *model.InboundPort) *Resource {
 		listener.ListenerFilters = []*listenerv3.ListenerFilter{b.tlsInspector(nil)}
 	}
 	inboundShell(listener)
-	return b.resource(listener.Name, listener, p.From...)
+	return b.resource(listener.Name, listener, decidedBy(p.From, p.Decision)...)
 }
 
 func inboundShell(l *listenerv3.Listener) {

@@ -1,8 +1,6 @@
 package translate
 
 import (
-	"slices"
-
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	bufferv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/buffer/v3"
@@ -29,12 +27,8 @@ func inboundRoutes(v *model.ServerView) []*Resource {
 		}
 		if p.Decision.RefusesPlaintext() && answersPlaintext(p, v.Mesh.RefusalReset) {
 			var refusal builder
-			from := p.From
-			if p.Decision.Source != (model.Key{}) && !slices.Contains(from, p.Decision.Source) {
-				from = append(slices.Clone(from), p.Decision.Source)
-			}
 			routes := append(refusal.admitOnly(refusal.probeRoutes(p)), refuse(p, v.Mesh.RefusalReset))
-			out = append(out, refusal.inboundRoute(refuseRoute(p.Port), from, routes...))
+			out = append(out, refusal.inboundRoute(refuseRoute(p.Port), decidedBy(p.From, p.Decision), routes...))
 		}
 	}
 	return out

@@ -225,8 +225,13 @@ func TestAnotherPolicyOfTheSameModeTouchesRoutesOnly(t *testing.T) {
 	}
 	was := Inbound(a, nil)
 	is := Inbound(b, was)
-	if is.Listeners != was.Listeners || is.Clusters != was.Clusters || is.Secrets != was.Secrets {
+	if is.Listeners.Version != was.Listeners.Version || is.Clusters != was.Clusters || is.Secrets != was.Secrets {
 		t.Error("a table besides the routes changed")
+	}
+	for half, name := range map[*Half]string{was: a.Ports[0].Decision.Source.Name, is: "other"} {
+		if !slices.ContainsFunc(half.Listeners.Resources[0].From, func(key model.Key) bool { return key.Name == name }) {
+			t.Errorf("the listener is made from %v, which lacks the policy %s", half.Listeners.Resources[0].From, name)
+		}
 	}
 	if is.Routes == was.Routes {
 		t.Error("the refusal does not name the new policy")

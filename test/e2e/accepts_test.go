@@ -13,8 +13,7 @@ import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
-	"github.com/meshpilot/pilot/pkg/meshconfig"
-	"github.com/meshpilot/pilot/pkg/model"
+	"github.com/meshpilot/pilot/internal/testmesh"
 	"github.com/meshpilot/pilot/pkg/translate"
 	"google.golang.org/protobuf/encoding/protojson"
 )
@@ -34,7 +33,8 @@ func TestEnvoyAcceptsGoldens(t *testing.T) {
 	seen := map[string]bool{}
 	for _, file := range append(files, whole...) {
 		dir := filepath.Dir(file)
-		for id, config := range translate.Sidecars(snapshotOf(t, dir)) {
+		snapshot, _ := testmesh.Load(t, dir)
+		for id, config := range translate.Sidecars(snapshot) {
 			static := staticBootstrap(t, config, empty)
 			if seen[string(static)] {
 				continue
@@ -54,30 +54,6 @@ func TestEnvoyAcceptsGoldens(t *testing.T) {
 	if len(seen) < 50 {
 		t.Errorf("only %d configurations were tried", len(seen))
 	}
-}
-
-func snapshotOf(t *testing.T, dir string) *model.Snapshot {
-	t.Helper()
-	files, err := filepath.Glob(filepath.Join(dir, "*.yaml"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var parts []meshconfig.Bundle
-	for _, name := range files {
-		if filepath.Base(name) == "calls.yaml" {
-			continue
-		}
-		f, err := os.Open(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		part, _ := meshconfig.Decode(f, filepath.Base(name))
-		_ = f.Close()
-		parts = append(parts, part)
-	}
-	bundle, _ := meshconfig.Merge(parts, meshconfig.Bundle{})
-	inputs, _ := meshconfig.Compile(bundle, "cluster.local")
-	return model.Build(inputs)
 }
 
 // staticBootstrap holds what a proxy would be sent. Envoy crashes when it

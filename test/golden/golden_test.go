@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/meshpilot/pilot/internal/testmesh"
 	"github.com/meshpilot/pilot/pkg/meshconfig"
 	"github.com/meshpilot/pilot/pkg/model"
 	"github.com/meshpilot/pilot/pkg/translate"
@@ -124,7 +125,7 @@ func lineDiff(was, is []string) string {
 
 // whole is everything about one directory of input.
 func whole(t *testing.T, dir string) map[string][]byte {
-	snapshot, problems := load(t, dir)
+	snapshot, problems := testmesh.Load(t, dir)
 	out := map[string][]byte{}
 	seen := map[string]bool{}
 	for id, config := range sorted(translate.Sidecars(snapshot)) {
@@ -168,32 +169,6 @@ func checkSharing(t *testing.T, s *model.Snapshot, id model.WorkloadID, shared t
 			t.Errorf("%s: %v", id, err)
 		}
 	}
-}
-
-func load(t *testing.T, dir string) (*model.Snapshot, []meshconfig.Problem) {
-	t.Helper()
-	files, err := filepath.Glob(filepath.Join(dir, "*.yaml"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var parts []meshconfig.Bundle
-	var problems []meshconfig.Problem
-	for _, name := range files {
-		if filepath.Base(name) == "calls.yaml" {
-			continue
-		}
-		f, err := os.Open(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		part, found := meshconfig.Decode(f, filepath.Base(name))
-		_ = f.Close()
-		parts = append(parts, part)
-		problems = append(problems, found...)
-	}
-	bundle, merged := meshconfig.Merge(parts, meshconfig.Bundle{})
-	inputs, compiled := meshconfig.Compile(bundle, "cluster.local")
-	return model.Build(inputs), slices.Concat(problems, merged, compiled)
 }
 
 func problemText(problems []meshconfig.Problem) []byte {
