@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"slices"
+	"strconv"
 
 	"github.com/meshpilot/pilot/pkg/explain"
 	"github.com/meshpilot/pilot/pkg/model"
@@ -96,8 +98,10 @@ type explainSource interface {
 type localExplain struct{ *explain.Explainer }
 
 func (l localExplain) ask(from, to string) (explain.Answer, error) { return l.Ask(from, to) }
-func (l localExplain) all() (explain.Matrix, error)                { return l.All(), nil }
-func (l localExplain) plaintext() ([]explain.Pair, error)          { return l.Plaintext(), nil }
+func (l localExplain) all() (explain.Matrix, error)                { return l.All(explain.Window{}), nil }
+func (l localExplain) plaintext() ([]explain.Pair, error) {
+	return l.Plaintext(explain.Window{}).Pairs, nil
+}
 
 type remoteExplain struct {
 	ctx    context.Context
@@ -109,14 +113,45 @@ func (r *remoteExplain) ask(from, to string) (a explain.Answer, err error) {
 	return a, err
 }
 
+// all puts the pages together. An edit between two of them may show in the
+// later ones only.
 func (r *remoteExplain) all() (m explain.Matrix, err error) {
-	err = getPage(r.ctx, r.server, "/debug/explain", url.Values{"all": {"true"}}, &m)
-	return m, err
+	for {
+		var page explain.Matrix
+		if err := r.page("all", len(m.Rows), &page); err != nil {
+			return m, err
+		}
+		if len(m.Rows) > 0 && !sameClasses(m.Classes, page.Classes) {
+			return m, errors.New("the mesh changed while it was read; ask again")
+		}
+		m.Classes, m.Rows = page.Classes, append(m.Rows, page.Rows...)
+		if page.Left == 0 || len(page.Rows) == 0 {
+			return m, nil
+		}
+	}
 }
 
-func (r *remoteExplain) plaintext() (pairs []explain.Pair, err error) {
-	err = getPage(r.ctx, r.server, "/debug/explain", url.Values{"plaintext": {"true"}}, &pairs)
-	return pairs, err
+func sameClasses(a, b []explain.Class) bool {
+	return slices.EqualFunc(a, b, func(a, b explain.Class) bool { return a.Name == b.Name })
+}
+
+func (r *remoteExplain) plaintext() ([]explain.Pair, error) {
+	pairs := []explain.Pair{}
+	for skip := 0; ; {
+		var page explain.Pairs
+		if err := r.page("plaintext", skip, &page); err != nil {
+			return nil, err
+		}
+		pairs = append(pairs, page.Pairs...)
+		skip += page.Ports
+		if page.Left == 0 || page.Ports == 0 {
+			return pairs, nil
+		}
+	}
+}
+
+func (r *remoteExplain) page(what string, skip int, answer any) error {
+	return getPage(r.ctx, r.server, "/debug/explain", url.Values{what: {"true"}, "skip": {strconv.Itoa(skip)}}, answer)
 }
 
 func explainCall(w io.Writer, source explainSource, from, to string, output format) error {

@@ -93,7 +93,7 @@ func TestAgainstServer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pages := status.Pages{State: func(context.Context) (status.State, error) {
+	pages := status.Pages{Calls: 1, State: func(context.Context) (status.State, error) {
 		return status.State{Snapshot: d.snapshot, Bundle: &d.bundle, Inputs: d.inputs}, nil
 	}}
 	server := httptest.NewServer(pages.Handler())

@@ -2,6 +2,7 @@ package explain
 
 import (
 	"encoding/json"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -153,7 +154,7 @@ func TestNamesThatNobodyHas(t *testing.T) {
 
 func TestMatrix(t *testing.T) {
 	var text strings.Builder
-	if err := shop(nil).All().Print(&text); err != nil {
+	if err := shop(nil).All(Window{}).Print(&text); err != nil {
 		t.Fatal(err)
 	}
 	want := `to \ from                          shop          no sidecar
@@ -171,9 +172,35 @@ tcp.shop.svc.cluster.local:7000    mTLS          refused
 	}
 }
 
+// Windows put together are the whole, and none is larger than it may be.
+func TestWindows(t *testing.T) {
+	whole := shop(nil).All(Window{})
+	if len(whole.Rows) < 5 || whole.Left != 0 {
+		t.Fatalf("%d rows, %d left", len(whole.Rows), whole.Left)
+	}
+	for _, calls := range []int{1, 2, 5, 1000} { // of 2 classes
+		var rows []Row
+		var pairs []Pair
+		for len(rows) < len(whole.Rows) {
+			e := shop(nil)
+			page, plain := e.All(Window{len(rows), calls}), e.Plaintext(Window{len(rows), calls})
+			if n := len(page.Rows); n == 0 || n > max(1, calls/2) || page.Left != len(whole.Rows)-len(rows)-n || plain.Ports != n || plain.Left != page.Left {
+				t.Fatalf("%d calls after %d ports: %d rows, %d left; %d ports, %d left", calls, len(rows), n, page.Left, plain.Ports, plain.Left)
+			}
+			rows, pairs = append(rows, page.Rows...), append(pairs, plain.Pairs...)
+		}
+		if !reflect.DeepEqual(rows, whole.Rows) || len(pairs) != len(shop(nil).Plaintext(Window{}).Pairs) {
+			t.Errorf("%d calls at a time: %d rows and %d pairs are not the whole", calls, len(rows), len(pairs))
+		}
+	}
+	if beyond := shop(nil).All(Window{100, 10}); len(beyond.Rows) != 0 || beyond.Left != 0 {
+		t.Errorf("after the end: %+v", beyond)
+	}
+}
+
 func TestPlaintext(t *testing.T) {
 	var lines []string
-	for _, p := range shop(nil).Plaintext() {
+	for _, p := range shop(nil).Plaintext(Window{}).Pairs {
 		lines = append(lines, p.String())
 	}
 	got := strings.Join(lines, "\n")
@@ -204,7 +231,7 @@ func TestColumns(t *testing.T) {
 		}
 	})
 	var text strings.Builder
-	if err := e.All().Print(&text); err != nil {
+	if err := e.All(Window{}).Print(&text); err != nil {
 		t.Fatal(err)
 	}
 	if !strings.Contains(text.String(), "ops +2        no sidecar\n") || !strings.HasSuffix(text.String(), "\nops +2: ops, pay, shop\n") {

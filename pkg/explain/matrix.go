@@ -12,7 +12,12 @@ import (
 type Matrix struct {
 	Classes []Class `json:"classes"`
 	Rows    []Row   `json:"ports"`
+	Left    int     `json:"left,omitempty"` // service ports after these
 }
+
+// Window is which service ports one asks for: after Skip of them as many as
+// Calls calls reach, one for each class of callers; 0 is all.
+type Window struct{ Skip, Calls int }
 
 // Class is callers that are alike: those of a namespace with the same kind of
 // capture; those without a sidecar are one class of the whole mesh.
@@ -48,11 +53,10 @@ type Pair struct {
 	Cause model.Key `json:"-"`
 }
 
-// All is the whole matrix.
-func (e *Explainer) All() Matrix {
-	var m Matrix
-	m.Classes = e.classes()
-	e.each(m.Classes, func(class int, a *Answer) {
+// All is the matrix, as far as the window shows it.
+func (e *Explainer) All(w Window) Matrix {
+	m := Matrix{Classes: e.classes(), Rows: []Row{}}
+	m.Left = e.each(m.Classes, w, func(class int, a *Answer) {
 		if class == 0 {
 			m.Rows = append(m.Rows, Row{Host: a.To.Host, Port: a.To.Port, Protocol: a.To.Protocol, Service: a.To.svc.Key})
 		}
@@ -62,30 +66,38 @@ func (e *Explainer) All() Matrix {
 	return m
 }
 
+// Pairs are those that a window shows.
+type Pairs struct {
+	Pairs []Pair `json:"pairs"`
+	Ports int    `json:"ports"`          // service ports that were looked at
+	Left  int    `json:"left,omitempty"` // and that are after these
+}
+
 // Plaintext are the pairs of which some call goes in plaintext, would if it
 // were not refused, or would if there were an endpoint.
-func (e *Explainer) Plaintext() []Pair {
-	return e.pairs((*Endpoint).plain, func(*Answer) []Change { return nil })
+func (e *Explainer) Plaintext(w Window) Pairs {
+	return e.pairs(w, (*Endpoint).plain, func(*Answer) []Change { return nil })
 }
 
 // Conflicts are the pairs of a class with sidecars where the client side sends
 // what the server side does not take.
 func (e *Explainer) Conflicts() []Pair {
-	return e.pairs(func(p *Endpoint) bool {
+	return e.pairs(Window{}, func(p *Endpoint) bool {
 		return p.reason != reasonNoProxy && !p.works() && p.Workload != "" &&
 			(p.refusesPlaintext() || p.ownTLS())
-	}, e.changes)
+	}, e.changes).Pairs
 }
 
 // pairs are those with an endpoint that is wanted; classes share one where
 // they have the verdict and the reason in common.
-func (e *Explainer) pairs(wanted func(*Endpoint) bool, change func(*Answer) []Change) []Pair {
+func (e *Explainer) pairs(w Window, wanted func(*Endpoint) bool, change func(*Answer) []Change) Pairs {
 	classes := e.classes()
-	out := []Pair{}
+	out, ports := []Pair{}, 0
 	first := 0 // of the present port in out
-	e.each(classes, func(class int, a *Answer) {
+	left := e.each(classes, w, func(class int, a *Answer) {
 		if class == 0 {
 			first = len(out)
+			ports++
 		}
 		i := slices.IndexFunc(a.Endpoints, func(p Endpoint) bool { return wanted(&p) })
 		if i < 0 {
@@ -102,7 +114,7 @@ func (e *Explainer) pairs(wanted func(*Endpoint) bool, change func(*Answer) []Ch
 		p.Change = change(a)
 		out = append(out, p)
 	})
-	return out
+	return Pairs{out, ports, left}
 }
 
 func cause(a *Answer, p *Endpoint) model.Key {
@@ -142,19 +154,30 @@ func because(a *Answer, wanted func(*Endpoint) bool) string {
 	return strings.Join(out, "; ")
 }
 
-// each asks for every service port, and there for every class.
-func (e *Explainer) each(classes []Class, yield func(class int, a *Answer)) {
+// each asks for every service port of the window, and there for every class.
+// It says how many ports are left.
+func (e *Explainer) each(classes []Class, w Window, yield func(class int, a *Answer)) (left int) {
 	if !e.whole {
 		e.mesh, e.whole = simulate.Of(e.snapshot), true
 	}
+	most := max(1, w.Calls/max(1, len(classes)))
+	at := 0
 	for _, svc := range e.snapshot.Services() {
 		for _, port := range svc.Ports {
+			at++
+			if w.Calls > 0 && at > w.Skip+most {
+				left++
+			}
+			if left > 0 || at <= w.Skip {
+				continue
+			}
 			for i := range classes {
 				a := e.answer(classes[i].caller, e.known(svc, port, classes[i].caller))
 				yield(i, &a)
 			}
 		}
 	}
+	return left
 }
 
 // known is a service port as a target of a caller, who may see it in a form

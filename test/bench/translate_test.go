@@ -148,7 +148,7 @@ func BenchmarkExplainAll(b *testing.B) {
 	s := model.Build(meshgen.Inputs(1000, 20, meshgen.NamespacePolicy(model.Strict)))
 	b.ReportAllocs()
 	for b.Loop() {
-		m := explain.New(s, nil).All()
+		m := explain.New(s, nil).All(explain.Window{})
 		if len(m.Classes) != 20 || len(m.Rows) != 1000 {
 			b.Fatalf("%d classes, %d ports", len(m.Classes), len(m.Rows))
 		}

@@ -145,7 +145,7 @@ func TestRanks(t *testing.T) {
 	eachMesh(t, func(t *testing.T, _ *rand.Rand, in model.Inputs) {
 		s := model.Build(in)
 		explainer := explain.New(s, nil)
-		explainer.All() // so that configurations are generated once
+		explainer.All(explain.Window{}) // so that configurations are generated once
 		for i := range in.Workloads {
 			from := &in.Workloads[i]
 			for j := range in.Services {

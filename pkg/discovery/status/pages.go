@@ -86,6 +86,9 @@ type Pages struct {
 	Config func(ctx context.Context, node string) ([]Resources, bool, error)
 	// Remote lets callers read /debug/ that are not on this machine.
 	Remote bool
+	// Calls bounds how many calls one request simulates, of the whole mesh;
+	// 0 is 10,000, some 0.2 s of a core.
+	Calls int
 }
 
 // Resources are the resources of one type that a proxy gets.
@@ -192,7 +195,7 @@ func (p Pages) index(*http.Request, State) (any, error) {
 		{"/debug/edits", "the last edits, and when the last proxy had accepted them"},
 		{"/debug/config?proxy=", "all resources of one proxy, by its node id"},
 		{"/debug/mtls?service=&namespace=", "per service port and client namespace: who accepts and who sends what"},
-		{"/debug/explain?from=&to=", "what becomes of a call, why, and what to change; all=true or plaintext=true for all of the mesh"},
+		{"/debug/explain?from=&to=", "what becomes of a call, why, and what to change; all=true or plaintext=true for all of the mesh, page by page with skip="},
 		{"/debug/check", "problems in force, and what is valid but hardly meant"},
 		{"/debug/endpoints?service=", "endpoints of a service with sidecar and mode"},
 		{"/debug/mesh", "the mesh configuration in force"},

@@ -184,6 +184,7 @@ func TestPagesRefuse(t *testing.T) {
 		{"GET", "/debug/endpoints?service=cart", local, 404, "no service has the host cart"},
 		{"GET", "/debug/explain?from=shop", local, 400, "to is HOST:PORT"},
 		{"GET", "/debug/explain?from=shop/nobody&to=cart:80", local, 404, "there is no workload shop/nobody"},
+		{"GET", "/debug/explain?all=true&skip=-1", local, 400, "skip is a number"},
 		{"GET", "/debug/explain?all=true", "10.0.0.9:4000", 403, "--debug-remote"},
 		{"GET", "/debug/check", "10.0.0.9:4000", 403, "--debug-remote"},
 		{"GET", "/debug/nothing", local, 404, ""},
