@@ -12,11 +12,15 @@ import (
 )
 
 // secretsFlags say which service accounts get Secrets, and where.
-type secretsFlags struct{ dir, namespace, storage, dnsNames string }
+type secretsFlags struct {
+	dir, namespace, storage, dnsNames string
+	uid                               int
+}
 
 func (f *secretsFlags) register(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringVar(&f.dir, "secrets-dir", "", "keep a key and certificate for each service account, in SECRETS-DIR/NAMESPACE/istio.ACCOUNT/")
+	flags.IntVar(&f.uid, "secrets-uid", 0, "user that owns the files of Secrets, as only the owner reads keys (default: who runs pilot)")
 	flags.StringVar(&f.namespace, "listened-namespace", "", "only for the accounts of this namespace (default: all)")
 	flags.StringVar(&f.dnsNames, "custom-dns-names", "", "further DNS names of certificates in Secrets: account.namespace:dns,...")
 	flags.StringVar(&f.storage, "citadel-storage-namespace", storageNamespace(), "where the Secret of the CA is on Kubernetes; a configuration directory has --state-dir instead")
@@ -43,7 +47,7 @@ func (f *secretsFlags) controller(ca *identity.CA, renewal identity.Renewal, log
 		return nil, nil
 	}
 	return secrets.New(secrets.Options{
-		Store: secrets.Directory{Path: f.dir}, CA: ca, Renewal: renewal, Namespace: f.namespace, DNSNames: names, Log: log,
+		Store: secrets.Directory{Path: f.dir, UID: f.uid}, CA: ca, Renewal: renewal, Namespace: f.namespace, DNSNames: names, Log: log,
 	}), nil
 }
 

@@ -36,7 +36,12 @@ func (s *Server) startCA(ctx context.Context, start func(func() error)) {
 	s.metrics.CA(ca)
 	changed := make(chan struct{}, 1)
 	start(func() error {
+		generation := ca.Generation()
 		ca.Follow(ctx, func() {
+			if now := ca.Generation(); now != generation {
+				generation = now
+				s.options.Log.Info("the CA changed", "roots", len(ca.RootCertificates()))
+			}
 			if s.options.Secrets != nil {
 				s.options.Secrets.Wake()
 			}

@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -222,5 +223,34 @@ func TestOpenCA(t *testing.T) {
 	}
 	if _, err := OpenCA(dir, Options{RootTTL: time.Hour}); err == nil || !strings.Contains(err.Error(), caCertFile) {
 		t.Errorf("missing certificate: %v", err)
+	}
+}
+
+// TestOpenCATogether: whoever comes second reads what the first made.
+func TestOpenCATogether(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "state")
+	roots := make([]string, 8)
+	var wg sync.WaitGroup
+	for i := range roots {
+		wg.Go(func() {
+			ca, err := OpenCA(dir, Options{})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			roots[i] = string(ca.Roots())
+		})
+	}
+	wg.Wait()
+	for _, root := range roots[1:] {
+		if root != roots[0] {
+			t.Fatal("two roots")
+		}
+	}
+}
+
+func TestLifeIsWhatWasAskedFor(t *testing.T) {
+	if got := Life(leaf(t, issue(t, testCA(t), cart, 15*time.Minute))); got != 15*time.Minute {
+		t.Errorf("life of %s, want 15m", got)
 	}
 }

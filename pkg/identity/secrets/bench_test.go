@@ -20,7 +20,7 @@ func BenchmarkTenThousand(b *testing.B) {
 	}
 	ca := newCA(b)
 	for b.Loop() {
-		dir := Directory{b.TempDir()}
+		dir := Directory{Path: b.TempDir()}
 		before := heap()
 		c := New(Options{Store: dir, CA: ca, Renewal: identity.Renewal{Ratio: 0.5}})
 		start := time.Now()

@@ -194,7 +194,7 @@ func (c *Controller) sum() (problems []identity.Problem) {
 		}
 		if e.present && e.wanted && !e.foreign {
 			kept++
-			if ends := e.facts.ends; first.IsZero() || ends.Before(first) {
+			if ends := e.facts.ends; !ends.IsZero() && (first.IsZero() || ends.Before(first)) {
 				first = ends
 			}
 		}
@@ -209,9 +209,6 @@ func (c *Controller) merge(domain string, accounts []Account, list []Listed, now
 	roots := sha256.Sum256(c.options.CA.Roots())
 	for _, e := range c.entries {
 		e.wanted, e.present = false, false
-		if e.roots != roots {
-			e.rootsSince = time.Time{}
-		}
 		e.seen, e.now, e.roots, e.did = resync || e.try.n > 0, now, roots, nothing
 		e.read = e.read && generation == c.generation
 		if resync {

@@ -3,6 +3,7 @@ package secrets
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -78,7 +79,7 @@ func (f *failing) List(ctx context.Context, namespace string) ([]Listed, error) 
 }
 
 func start(t *testing.T, ca *identity.CA, change func(*Options)) *bed {
-	b := &bed{t: t, ca: ca, dir: Directory{filepath.Join(t.TempDir(), "secrets")}}
+	b := &bed{t: t, ca: ca, dir: Directory{Path: filepath.Join(t.TempDir(), "secrets")}}
 	b.fail = &failing{Directory: b.dir}
 	o := Options{
 		Store: b.fail, CA: ca, Renewal: identity.Renewal{Ratio: identity.DefaultGraceRatio, MinGrace: identity.DefaultMinGrace},
@@ -217,6 +218,61 @@ func TestShortLives(t *testing.T) {
 		}
 		b.want("said so", b.codes() == "GRACE_ABOVE_TTL")
 	})
+}
+
+// TestEdited: an edit of a Secret is looked at before the next resync.
+func TestEdited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := start(t, newCA(t), nil)
+		b.accounts(cart())
+		b.after(5 * time.Second)
+		p, err := b.ca.Issue(uri(cart()), 10*time.Minute) // due at once
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, version, err := b.dir.Get(t.Context(), cart())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.dir.Update(t.Context(), Secret{cart(), p.CertChain, p.Key, p.Roots}, version); err != nil {
+			t.Fatal(err)
+		}
+		edited := b.serial(cart())
+		b.after(watchTime)
+		b.want("renewed", b.serial(cart()) != edited)
+	})
+}
+
+// TestAttemptsOfRenewal: the second attempt does not wait for a resync.
+func TestAttemptsOfRenewal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca, err := identity.New(identity.Options{Lifetimes: identity.Lifetimes{Default: 5 * time.Minute}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := start(t, ca, nil)
+		b.accounts(cart())
+		first := b.serial(cart())
+		b.fail.set(2)
+		b.after(time.Minute + 1500*time.Millisecond)
+		b.want("failed twice", b.serial(cart()) == first && b.fail.refused == 2)
+		b.after(time.Second)
+		b.want("renewed", b.serial(cart()) != first)
+	})
+}
+
+// TestCAChangesUnderAWrite: a leaf is not written with roots that nobody
+// decided for.
+func TestCAChangesUnderAWrite(t *testing.T) {
+	c := New(Options{CA: newCA(t), Store: Directory{Path: t.TempDir()}})
+	e := &entry{account: cart(), situation: situation{uri: uri(cart())}}
+	if _, err := c.issue(e); !errors.Is(err, errMoved) {
+		t.Errorf("issued: %v", err)
+	}
+	e.roots = sha256.Sum256(c.options.CA.Roots())
+	if _, err := c.issue(e); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestFifteenMinutes(t *testing.T) {

@@ -12,9 +12,9 @@ import (
 
 // facts are what is remembered of a Secret's contents.
 type facts struct {
-	unusable string // why no proxy can use it; empty if one can
-	uri, dns string // of its leaf
-	ends     time.Time
+	unusable string    // why no proxy can use it; empty if one can
+	uri, dns string    // of its leaf
+	ends     time.Time // zero if it is unusable
 	renewAt  time.Time
 	roots    [sha256.Size]byte // all of them as they stand
 	current  bool              // the CA of now would give out the same chain

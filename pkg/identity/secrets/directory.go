@@ -19,7 +19,10 @@ const watchTime = 10 * time.Second
 
 // Directory keeps Secrets as files, as Kubernetes would mount them:
 // DIR/<namespace>/istio.<account>/{cert-chain,key,root-cert}.pem.
-type Directory struct{ Path string }
+type Directory struct {
+	Path string
+	UID  int // owns the files if it is not 0: the user of the proxies
+}
 
 // List implements Store. What does not look like a mounted Secret has no type.
 func (d Directory) List(ctx context.Context, namespace string) ([]Listed, error) {
@@ -88,7 +91,7 @@ func (d Directory) version(a Account) (version string, ok bool) {
 }
 
 func (d Directory) dir(a Account) identity.Dir {
-	return identity.Dir{Path: filepath.Join(d.Path, a.Namespace, a.SecretName())}
+	return identity.Dir{Path: filepath.Join(d.Path, a.Namespace, a.SecretName()), UID: d.UID}
 }
 
 // Get implements Store. A file that is missing is empty.

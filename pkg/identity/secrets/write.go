@@ -84,7 +84,7 @@ func (c *Controller) step(ctx context.Context, e *entry) error {
 	if err := c.do(ctx, e, do, why); err != nil {
 		return err
 	}
-	if do != writeRoots || e.facts.unusable == "" && e.now.Before(e.facts.ends) {
+	if do != writeRoots || e.now.Before(e.facts.ends) {
 		return nil
 	}
 	do, why = e.next()
