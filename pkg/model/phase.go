@@ -236,3 +236,79 @@ func (s *Snapshot) rolloutOf(d Decision) Rollout {
 	}
 	return s.mesh.Rollout
 }
+
+// Fixed is what some clients send to a target whatever its phase, because a
+// rule, an exclusion or the mesh configuration says so.
+type Fixed struct {
+	Host       string
+	Port       uint16   // service port
+	Namespaces []string // of the clients; empty: most
+	TLS        ClientTLS
+	By         string
+}
+
+// Fixed are the ways to a target that its phases do not decide.
+func (s *Snapshot) Fixed(w *Wanted) []Fixed {
+	var out []Fixed
+	for _, way := range s.ways(w) {
+		add := func(svc *OutboundService, namespaces []string) {
+			port := svc.At(way.port)
+			if port == nil {
+				return
+			}
+			for _, u := range append([]*Upstream{&port.Upstream}, port.Subsets...) {
+				f := Fixed{svc.Host, way.port, namespaces, u.TLS, u.By()}
+				known := slices.ContainsFunc(out, func(o Fixed) bool {
+					return o.Host == f.Host && o.Port == f.Port && o.TLS == f.TLS && o.By == f.By
+				})
+				if u.Step != StepAuto && !known {
+					out = append(out, f)
+				}
+			}
+		}
+		i, ok := slices.BinarySearchFunc(s.services, way.host, func(o *OutboundService, host string) int { return strings.Compare(o.Host, host) })
+		if !ok {
+			continue
+		}
+		add(s.services[i], nil)
+		for _, v := range s.variants {
+			if v.Host == way.host {
+				add(v.OutboundService, v.Namespaces)
+			}
+		}
+	}
+	return out
+}
+
+// Calls says whether clients of a namespace see a service that leads to the
+// target; every namespace may call ports that no service names.
+func (s *Snapshot) Calls(namespace string, w *Wanted) bool {
+	if !s.scoped || w.Port == 0 {
+		return true
+	}
+	for _, way := range s.ways(w) {
+		i, ok := slices.BinarySearchFunc(s.services, way.host, func(o *OutboundService, host string) int { return strings.Compare(o.Host, host) })
+		if ok && s.services[i].ExportedTo(namespace) {
+			return true
+		}
+	}
+	return false
+}
+
+type way struct {
+	host string
+	port uint16
+}
+
+// ways are the service ports that lead to a target.
+func (s *Snapshot) ways(w *Wanted) []way {
+	var out []way
+	for _, id := range w.Workloads {
+		for _, pair := range s.byID[id].pairs(w.Port) {
+			if next := (way{pair.service.Host, pair.port.Number}); !slices.Contains(out, next) {
+				out = append(out, next)
+			}
+		}
+	}
+	return out
+}

@@ -56,8 +56,16 @@ type Peer struct {
 // Blocker is one thing that is not proven yet.
 type Blocker struct {
 	Who  string `json:"who"`  // workload, address, or rule
-	What string `json:"what"` // why it blocks
+	What string `json:"what"` // why it blocks; the same as long as it does
+	// Detail is what changes meanwhile: how many, when last.
+	Detail string `json:"detail,omitempty"`
 }
 
-// String is "who: what".
-func (b Blocker) String() string { return b.Who + ": " + b.What }
+// String is "who what (detail)".
+func (b Blocker) String() string {
+	text := b.Who + " " + b.What
+	if b.Detail != "" {
+		text += " (" + b.Detail + ")"
+	}
+	return text
+}

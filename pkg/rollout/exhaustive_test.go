@@ -83,7 +83,7 @@ func (w *world) evidence() Evidence {
 	}
 	for c := range w.sends {
 		if w.sends[c] != (w.phase() >= model.PhaseMoved) {
-			e.Clients = append(e.Clients, Blocker{"client", "has not acknowledged"})
+			e.Clients = append(e.Clients, Blocker{Who: "client", What: "has not acknowledged"})
 		}
 	}
 	if w.stranger {

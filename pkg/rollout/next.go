@@ -2,6 +2,7 @@ package rollout
 
 import (
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/meshpilot/pilot/pkg/model"
@@ -34,7 +35,7 @@ type Wait struct {
 // Next moves the state at most one rung towards its mode.
 func Next(s State, r model.Rollout, e Evidence, now time.Time) (State, Wait) {
 	if s = s.watch(r, e, now); s.Halted != "" {
-		return s, Wait{For: []Blocker{{"rollout", s.Halted}}, Held: true, Again: s.HaltedAt.Add(r.QuietPeriod)}
+		return s, Wait{For: []Blocker{{Who: "rollout", What: s.Halted}}, Held: true, Again: s.HaltedAt.Add(r.QuietPeriod)}
 	}
 	goal := s.goal()
 	if s.Phase == goal {
@@ -119,7 +120,7 @@ func (s State) rest() Wait {
 	if s.Stopped == "" {
 		return Wait{}
 	}
-	return Wait{For: []Blocker{{"rollout", s.Stopped}}, Held: true}
+	return Wait{For: []Blocker{{Who: "rollout", What: s.Stopped}}, Held: true}
 }
 
 // watch halts a target whose last step made calls fail, until they fail no
@@ -128,7 +129,7 @@ func (s State) watch(r model.Rollout, e Evidence, now time.Time) State {
 	if s.Halted != "" && !now.Before(s.HaltedAt.Add(r.QuietPeriod)) {
 		s.Halted = ""
 	}
-	if r.Immediate || s.Phase < model.PhaseMoved || s.Stopped != "" || s.Settled() && now.Sub(s.Since) > r.QuietPeriod {
+	if r.Immediate || s.Phase < model.PhaseMoved || s.Stopped != "" || !s.Watched(r, now) {
 		return s
 	}
 	why := e.failures(s)
@@ -167,7 +168,7 @@ func (e Evidence) served() []Blocker {
 	var out []Blocker
 	for i := range e.Servers {
 		if s := &e.Servers[i]; s.Unproven != "" {
-			out = append(out, Blocker{s.Workload.String(), s.Unproven})
+			out = append(out, Blocker{Who: s.Workload.String(), What: s.Unproven})
 		}
 	}
 	return out
@@ -177,9 +178,9 @@ func (e Evidence) served() []Blocker {
 // is when that is over if all stays quiet.
 func (e Evidence) moved(s State, quiet time.Duration, now time.Time) (out []Blocker, after time.Time) {
 	out = append(append(e.served(), e.Clients...), e.Plaintext...)
-	wait := func(since time.Time, who, what string) {
+	wait := func(since time.Time, b Blocker) {
 		if at := since.Add(quiet); at.After(now) {
-			out = append(out, Blocker{who, what})
+			out = append(out, b)
 			if after.IsZero() || at.After(after) {
 				after = at
 			}
@@ -189,9 +190,9 @@ func (e Evidence) moved(s State, quiet time.Duration, now time.Time) (out []Bloc
 		switch srv := &e.Servers[i]; {
 		case srv.Unproven != "":
 		case srv.Logs.IsZero():
-			out = append(out, Blocker{srv.Workload.String(), "its access logs do not arrive, so plaintext would not be seen"})
+			out = append(out, Blocker{Who: srv.Workload.String(), What: "sends no access logs, so plaintext would not be seen"})
 		case srv.Logs.After(s.Since):
-			wait(srv.Logs, srv.Workload.String(), "its access logs arrive only for a short while")
+			wait(srv.Logs, Blocker{Who: srv.Workload.String(), What: "sends access logs only for a short while"})
 		}
 	}
 	called := false
@@ -200,16 +201,16 @@ func (e Evidence) moved(s State, quiet time.Duration, now time.Time) (out []Bloc
 			continue
 		}
 		called = called || p.Sidecar && p.Last.After(s.Since.Add(-quiet))
-		wait(p.Last, p.Name, fmt.Sprintf("sends plaintext (%d times, the last %s)", p.Count, p.Last.UTC().Format("15:04:05")))
+		wait(p.Last, Blocker{p.Name, "sends plaintext", fmt.Sprintf("%d times, the last at %s", p.Count, p.Last.UTC().Format("15:04:05"))})
 	}
 	if _, handshakes := e.counts(); called && handshakes <= s.Handshakes && now.Sub(s.Since) < idle*quiet {
-		out = append(out, Blocker{"clients", "none was seen with mTLS yet, and some called in plaintext before"})
+		out = append(out, Blocker{Who: "clients", What: "that called in plaintext before were not seen with mTLS yet"})
 		if after.IsZero() {
 			after = s.Since.Add(idle * quiet)
 		}
 	}
 	if len(out) == 0 {
-		wait(s.Since, "clients", "no plaintext was seen, but not yet for the quiet period")
+		wait(s.Since, Blocker{Who: "clients", What: "send no plaintext, but not yet for the quiet period"})
 	}
 	return out, after
 }
@@ -225,11 +226,11 @@ func (e Evidence) open(s State, of func(Server) Connections, kind string) []Bloc
 		switch {
 		case srv.Unproven != "":
 		case srv.Stats.IsZero():
-			out = append(out, Blocker{who, "its statistics do not arrive, so open " + kind + " connections would not be seen"})
+			out = append(out, Blocker{Who: who, What: "sends no statistics, so open " + kind + " connections would not be seen"})
 		case !c.Known, !c.At.After(s.Since.Add(freshness)):
-			out = append(out, Blocker{who, "has not reported its open " + kind + " connections since the last step"})
+			out = append(out, Blocker{Who: who, What: "has not reported its open " + kind + " connections since the last step"})
 		case c.Open > 0:
-			out = append(out, Blocker{who, fmt.Sprintf("%d %s connections are open", c.Open, kind)})
+			out = append(out, Blocker{who, "has open " + kind + " connections", strconv.FormatUint(c.Open, 10)})
 		}
 	}
 	return out

@@ -37,6 +37,12 @@ func (s State) goal() model.Phase {
 // Settled says whether the target is where its mode ends.
 func (s State) Settled() bool { return s.Phase == s.Mode.Phase() }
 
+// Watched says whether evidence can change anything: the target is under way,
+// or so fresh at its end that failures may take it back.
+func (s State) Watched(r model.Rollout, now time.Time) bool {
+	return s.Phase != s.goal() || s.Stopped != "" || s.Phase == model.PhaseStrict && now.Sub(s.Since) <= r.QuietPeriod
+}
+
 func (s State) enter(p model.Phase, e Evidence, now time.Time) State {
 	s.Phase, s.Since, s.proven = p, now, time.Time{}
 	s.Failed, s.Handshakes = e.counts()

@@ -171,3 +171,72 @@ func (s *stream) sentSecrets() []*translate.Resource {
 }
 
 func byName(a, b *translate.Resource) int { return strings.Compare(a.Name, b.Name) }
+
+// Progress is whether a stream's proxy has what it should have now.
+type Progress struct {
+	Stream uint64
+	Proxy  model.Proxy
+	// Inbound and Outbound say what is not proven of secrets and listeners, and
+	// of clusters and their endpoints; empty: nothing.
+	Inbound, Outbound string
+}
+
+// Progress describes all streams against the world that was applied last. What
+// was only sent is not proven.
+func (s *Store) Progress() []Progress {
+	streams := s.all()
+	out := make([]Progress, 0, len(streams))
+	for _, st := range streams {
+		st.mu.Lock()
+		st.sync()
+		out = append(out, Progress{st.id, st.proxy, st.unproven(secrets, listeners), st.unproven(clusters, endpoints)})
+		st.mu.Unlock()
+	}
+	return out
+}
+
+// unproven names the first of the kinds that is not as it should be.
+func (s *stream) unproven(kinds ...kind) string {
+	if s.gen == nil || s.client == nil {
+		return "was not sent its configuration yet"
+	}
+	for _, k := range kinds {
+		if k == secrets {
+			if s.gated() {
+				return "did not prove that it has its certificates"
+			}
+			continue
+		}
+		sub := &s.kinds[k]
+		switch to := s.targets(k); {
+		case !sub.asked && k == endpoints: // it has no cluster that needs some
+		case !sub.asked:
+			return "did not ask for its " + k.plural() + " yet"
+		case s.withholds(k):
+			return "refuses its " + k.plural() + ": " + firstLine(sub.nack)
+		case sub.flight != nil || !sub.held[0].settled(to[0]) || !sub.held[1].settled(to[1]):
+			return "did not acknowledge its " + k.plural() + " yet"
+		}
+	}
+	return ""
+}
+
+// withholds says whether a resource of the kind is not sent because the proxy
+// refused it.
+func (s *stream) withholds(k kind) bool {
+	for refused := range s.kinds[k].refused {
+		if r := s.wanted(k, refused.name); r != nil && r.Version == refused.version {
+			return true
+		}
+	}
+	return false
+}
+
+func (k kind) plural() string {
+	return [...]string{"secrets", "clusters", "endpoints", "listeners", "routes"}[k]
+}
+
+func firstLine(text string) string {
+	line, _, _ := strings.Cut(text, "\n")
+	return line
+}
