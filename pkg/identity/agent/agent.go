@@ -12,6 +12,8 @@ import (
 	"math/rand/v2"
 	"net"
 	"time"
+
+	"github.com/meshpilot/pilot/pkg/identity"
 )
 
 const (
@@ -68,9 +70,11 @@ func Run(ctx context.Context, o Options) error {
 func newAgent(o Options) (*agent, error) {
 	o.Log = cmp.Or(o.Log, slog.Default())
 	o.ControlPlaneNamespace = cmp.Or(o.ControlPlaneNamespace, "istio-system")
+	rule := identity.Renewal{Ratio: o.GraceRatio}
+	if err := rule.Check(); err != nil {
+		return nil, err
+	}
 	switch {
-	case !(o.GraceRatio >= 0 && o.GraceRatio <= 1): // also if it is not a number
-		return nil, fmt.Errorf("workload cert grace period ratio %v should be within [0, 1]", o.GraceRatio)
 	case o.RSABits != 0 && (o.RSABits < 2048 || o.RSABits > 8192):
 		return nil, fmt.Errorf("an RSA key of %d bits: use 2048 to 8192", o.RSABits)
 	case o.TTL < 0:
@@ -79,7 +83,7 @@ func newAgent(o Options) (*agent, error) {
 	if _, _, err := net.SplitHostPort(o.CAAddress); err != nil {
 		return nil, fmt.Errorf("the address of the CA: %w", err)
 	}
-	if o.GraceRatio < 0.2 || o.GraceRatio > 0.8 {
+	if rule.Unusual() {
 		o.Log.Warn("the grace period ratio is outside 0.2 to 0.8: renewals come late, or very often", "ratio", o.GraceRatio)
 	}
 	var err error
