@@ -250,7 +250,7 @@ func TestNodeAgentTakesEnvoyAlong(t *testing.T) {
 	s, address := startSigner(t)
 	dir := machineDir(t, s.ca.Roots(), "a-token-of-sixteen")
 	envoy := filepath.Join(t.TempDir(), "envoy")
-	if err := os.WriteFile(envoy, []byte("#!/bin/sh\ntrap 'echo ended; exit' TERM\necho started $@\nwhile :; do sleep 0.01; done\n"), 0o755); err != nil {
+	if err := os.WriteFile(envoy, []byte("#!/bin/sh\ntrap 'echo ended; exit' TERM\necho started $@\nfor i in $(seq 1000); do sleep 0.01; done\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	cmd := nodeAgentCommand(dir, address, "--envoy-binary", envoy, "--envoy-bootstrap", envoy, "--", "--log-level", "warn")
@@ -259,6 +259,9 @@ func TestNodeAgentTakesEnvoyAlong(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer out.Close()
+	if err := out.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
 	cmd.Stdout = in
 	if err := errors.Join(cmd.Start(), in.Close()); err != nil {
 		t.Fatal(err)

@@ -37,6 +37,19 @@ func TestEnvoyWaitsForFiles(t *testing.T) {
 	}
 }
 
+// TestNoFilesNoEnvoy: attempts that fail start none.
+func TestNoFilesNoEnvoy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startCA(t, newSigner(t))
+		a, _ := machine(t, c)
+		a.Envoy = script(t, "exit 9")
+		c.set(func() { c.down = true })
+		if err := a.run(t.Context()); err == nil || err.Error() != givenUp {
+			t.Errorf("error %v", err)
+		}
+	})
+}
+
 func TestEnvoyIsAskedToEnd(t *testing.T) {
 	c := startCA(t, newSigner(t))
 	a, _ := machine(t, c)
