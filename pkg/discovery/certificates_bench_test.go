@@ -65,7 +65,7 @@ func signing(b *testing.B, ca *identity.CA) string {
 	close(h.configured)
 	port := newPort(ca, "istio-system", identity.DefaultGraceRatio, h)
 	o := signerOptions(ca, port, nil, h)
-	o.PerAccount.Interval = time.Nanosecond
+	o.PerAccount = csr.Limit{Interval: time.Nanosecond, Burst: int(time.Hour)}
 	server := grpc.NewServer(append(ads.ServerOptions(), port.ServerOptions()...)...)
 	csr.New(o).Register(server)
 	l, err := net.Listen("tcp", "127.0.0.1:0")

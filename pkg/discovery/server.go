@@ -141,6 +141,8 @@ func check(o Options) error {
 		return errors.New("no source of configuration")
 	case o.TLSAddress != "" && o.CA == nil:
 		return fmt.Errorf("%s needs a CA", o.TLSAddress)
+	case o.TLSAddress == "" && o.BootstrapTokens != "":
+		return errors.New("--bootstrap-tokens needs --tls-address, where tokens are taken")
 	case o.PlaintextAddress != "" && !o.PlaintextRemote && !loopback(o.PlaintextAddress):
 		return fmt.Errorf("%s is reachable from other machines, and plaintext xDS tells them everything; "+
 			"use 127.0.0.1, or allow it with --plaintext-remote", o.PlaintextAddress)

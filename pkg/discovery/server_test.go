@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/meshpilot/pilot/pkg/identity"
 	"github.com/meshpilot/pilot/pkg/meshconfig"
 )
 
@@ -132,6 +133,10 @@ func TestServerEndsWithItsSource(t *testing.T) {
 }
 
 func TestListenRefuses(t *testing.T) {
+	ca, err := identity.New(identity.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -148,6 +153,8 @@ func TestListenRefuses(t *testing.T) {
 		{"no address", func(o *Options) { o.MetricsAddress = "metrics" }, "cannot listen on metrics (--metrics-address)"},
 		{"plaintext for all", func(o *Options) { o.PlaintextAddress = ":0" }, "allow it with --plaintext-remote"},
 		{"no CA", func(o *Options) { o.TLSAddress = "127.0.0.1:0" }, "127.0.0.1:0 needs a CA"},
+		{"tokens for nothing", func(o *Options) { o.BootstrapTokens = "tokens" }, "--bootstrap-tokens needs --tls-address"},
+		{"no file of tokens", func(o *Options) { o.TLSAddress, o.CA, o.BootstrapTokens = "127.0.0.1:0", ca, "absent" }, "--bootstrap-tokens: open absent: no such file"},
 		{"no source", func(o *Options) { o.Source = nil }, "no source of configuration"},
 	}
 	for _, c := range cases {
