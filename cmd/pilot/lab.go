@@ -3,6 +3,7 @@ package main
 import (
 	"github.com/spf13/cobra"
 
+	"github.com/meshpilot/pilot/pkg/identity"
 	"github.com/meshpilot/pilot/pkg/lab"
 )
 
@@ -24,6 +25,9 @@ const labExample = `  # The mesh of the examples, until Ctrl-C
 
   # Half a minute with transparent redirect, figures to a file
   pilot lab examples/bookinfo --capture --for 30s --report report.json
+
+  # New certificates every 15 seconds, to watch them rotate
+  pilot lab examples/bookinfo --workload-cert-ttl 30s
 
   # A second lab beside the first
   pilot lab my/config --addr 127.0.0.2`
@@ -47,6 +51,7 @@ func labCmd() *cobra.Command {
 	flags.BoolVar(&o.Capture, "capture", false, "redirect traffic transparently, in network namespaces")
 	flags.DurationVar(&o.For, "for", 0, "stop after this time, e.g. 30s (default: at Ctrl-C)")
 	flags.StringVar(&o.Report, "report", "", "write totals, failures and the times of edits to this file, as JSON")
+	flags.DurationVar(&o.LeafTTL, "workload-cert-ttl", identity.DefaultLeafTTL, "how long the sidecars' certificates last; each is renewed when half of that is over")
 	flags.StringVar(&o.Envoy, "envoy", "", "Envoy binary (default: envoy on PATH)")
 	flags.StringVar(&o.Address, "addr", "127.0.0.1", "address of the control plane, for its ports 15012, 15014 and 8080")
 	return cmd

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -33,7 +34,8 @@ type cell struct {
 	served map[uint16]bool
 	proxy  string // the explicit HTTP proxy that the application uses; empty with capture
 	node   model.Proxy
-	envoy  *envoy.Process // nil without a sidecar
+	leaves atomic.Pointer[leaves] // nil without a sidecar
+	envoy  *envoy.Process         // nil without a sidecar
 	admin  *envoy.Admin
 }
 
@@ -45,6 +47,7 @@ type setting struct {
 	ca        *identity.CA
 	network   *netns.Network   // nil without capture
 	appCert   *tls.Certificate // of the applications; nil: each has its own
+	renewer   *renewer
 }
 
 // newCell prepares a workload and starts its application.
@@ -208,13 +211,11 @@ func (s *setting) startSidecar(ctx context.Context, c *cell, mesh *model.Mesh) e
 	if c.space != nil {
 		uid = netns.ProxyUID
 	}
-	pair, err := s.ca.Issue(c.uri, identity.DefaultLeafTTL)
+	leaves, err := s.renewer.add(identity.Dir{Path: filepath.Dir(c.node.Local.Key), UID: uid}, c.uri)
 	if err != nil {
 		return err
 	}
-	if err := (identity.Dir{Path: filepath.Dir(c.node.Local.Key), UID: uid}).Publish(pair); err != nil {
-		return err
-	}
+	c.leaves.Store(leaves)
 	options := bootstrap.Options{
 		Proxy: c.node, Mesh: mesh, DiscoveryAddress: s.discovery, ConfigPath: dir, StatsInterval: time.Second,
 	}

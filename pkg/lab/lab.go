@@ -19,7 +19,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/meshpilot/pilot/pkg/identity"
 	"github.com/meshpilot/pilot/pkg/lab/envoy"
 	"github.com/meshpilot/pilot/pkg/lab/netns"
 	"github.com/meshpilot/pilot/pkg/meshconfig"
@@ -34,6 +33,9 @@ type Options struct {
 	Envoy   string // binary; empty: the one on PATH
 	Capture bool   // network namespaces and transparent redirect
 	Quiet   bool   // no traffic
+	// LeafTTL is how long the sidecars' certificates last; 0 is the default of
+	// a mesh. Each is renewed when half of its life is over.
+	LeafTTL time.Duration
 	// Address is where the control plane listens, on ports 15012, 15014 and
 	// 8080; empty is 127.0.0.1. With Capture proxies reach it from inside.
 	Address string
@@ -107,9 +109,10 @@ func Start(ctx context.Context, o Options) (*Lab, error) {
 }
 
 func (l *Lab) start(ctx context.Context) (err error) {
-	if l.setting.ca, err = identity.NewCA(identity.DefaultOrg, identity.DefaultRootTTL); err != nil {
+	if l.setting.ca, err = openCA(l.run.ca(), l.options.LeafTTL); err != nil {
 		return err
 	}
+	l.setting.renewer = &renewer{ca: l.setting.ca, say: l.say, of: map[string]*leaves{}}
 	if l.options.Capture {
 		if err := l.run.openToOthers(); err != nil {
 			return err
@@ -126,12 +129,14 @@ func (l *Lab) start(ctx context.Context) (err error) {
 		return err
 	}
 	l.started = time.Now()
+	background, cancel := context.WithCancel(context.Background())
+	l.stopBackground = cancel
+	// Short lives may be over before the last Envoy is live.
+	l.background.Go(func() { l.setting.renewer.run(background) })
 	if err := l.adopt(ctx, first); err != nil {
 		return err
 	}
 	l.live = time.Now()
-	background, cancel := context.WithCancel(context.Background())
-	l.stopBackground = cancel
 	l.background.Go(func() { l.pollStats(background) })
 	l.background.Go(func() { l.follow(background) })
 	return nil
@@ -180,6 +185,7 @@ func (l *Lab) adoptCells(ctx context.Context, wanted []workload, mesh *model.Mes
 		if !slices.ContainsFunc(wanted, c.is) {
 			l.stopPairs(func(p *pair) bool { return p.caller == id })
 			l.drop(id)
+			l.setting.renewer.drop(filepath.Dir(c.node.Local.Key))
 			if err := c.stop(); err != nil {
 				return err
 			}

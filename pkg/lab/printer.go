@@ -96,14 +96,14 @@ func (p *printer) draw(rows []Row) {
 }
 
 // summary prints one line of totals where no table is.
-func (p *printer) summary(rows []Row) {
+func (p *printer) summary(rows []Row, renewed int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.terminal {
 		return
 	}
 	t := total(rows)
-	fmt.Fprintf(p.out, "%s  %d pairs: %d requests, %d failed\n", clock(time.Now()), len(rows), t.Requests, t.Failed)
+	fmt.Fprintf(p.out, "%s  %d pairs: %d requests, %d failed; %d certificates renewed\n", clock(time.Now()), len(rows), t.Requests, t.Failed, renewed)
 }
 
 // state is what a line of plain output says of a row now.

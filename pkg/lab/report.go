@@ -18,6 +18,16 @@ type Report struct {
 	Totals  Totals    `json:"totals"`
 	Edits   []Edit    `json:"edits"`
 	Pairs   []Row     `json:"pairs"`
+	// Certificates are those of the sidecars, by workload.
+	Certificates []Certificates `json:"certificates"`
+}
+
+// Certificates are the leaf in a sidecar's files, and the one that its Envoy
+// was seen to use in all its TLS contexts.
+type Certificates struct {
+	Workload string `json:"workload"`
+	Latest   Leaf   `json:"latest"`
+	Loaded   Leaf   `json:"loaded"`
 }
 
 // Totals add up all pairs; those of callers with a sidecar stand apart, for

@@ -52,6 +52,7 @@ func Run(ctx context.Context, o Options) error {
 
 func (l *Lab) introduce() {
 	l.say.event("%d Envoys are live, %d pairs of caller and service port exchange traffic", l.envoys(), len(l.Rows()))
+	l.say.event("certificates last %s; the CA is in %s", l.setting.ca.Lifetimes().Default, l.CA())
 	l.say.event("edit %s, above all authPolicy in mesh.yaml; status: http://%s/debug/", l.options.Dir, l.control.server.Addresses().HTTP)
 }
 
@@ -126,7 +127,7 @@ func (v *viewer) refresh(i int) {
 	rows := l.Rows()
 	l.say.table(rows)
 	if i%20 == 0 {
-		l.say.summary(rows)
+		l.say.summary(rows, l.setting.renewer.count())
 	}
 }
 
@@ -182,9 +183,27 @@ func (l *Lab) Report(ctx context.Context) Report {
 	return Report{
 		Started: l.started, Seconds: time.Since(l.started).Round(time.Millisecond).Seconds(),
 		Capture: l.options.Capture, Envoys: l.envoys(), NACKs: l.nacks(ctx),
-		Totals: total(rows), Edits: l.edits(), Pairs: rows,
+		Totals: total(rows), Edits: l.edits(), Pairs: rows, Certificates: l.certificates(),
 	}
 }
+
+func (l *Lab) certificates() []Certificates {
+	var all []Certificates
+	for _, id := range l.Sidecars() {
+		c := l.cell(id)
+		if c == nil {
+			continue // removed meanwhile
+		}
+		if held := c.leaves.Load(); held != nil {
+			all = append(all, Certificates{id.String(), held.last(), held.loaded()})
+		}
+	}
+	return all
+}
+
+// CA is the directory of the lab's CA: ca-cert.pem and ca-key.pem sign, and
+// root-cert.pem is what is trusted. Edits take effect within seconds.
+func (l *Lab) CA() string { return l.run.ca() }
 
 // Sidecars are the workloads that have one.
 func (l *Lab) Sidecars() []model.WorkloadID {
@@ -275,5 +294,5 @@ func (l *Lab) Issue(id model.WorkloadID) (identity.KeyPair, error) {
 	if c == nil {
 		return identity.KeyPair{}, fmt.Errorf("%s does not run here", id)
 	}
-	return l.setting.ca.Issue(c.uri, identity.DefaultLeafTTL)
+	return l.setting.ca.Issue(c.uri, 0)
 }

@@ -43,6 +43,9 @@ func newRunDir() (*runDir, error) {
 	return &runDir{path: path, lock: lock}, nil
 }
 
+// ca is where the CA of the run is, readable by this user alone.
+func (r *runDir) ca() string { return filepath.Join(r.path, "ca") }
+
 // openToOthers fails if the path leads through a directory that another user
 // may not enter, as Envoy does with capture.
 func (r *runDir) openToOthers() error {
@@ -95,7 +98,7 @@ func (r *runDir) close() error {
 	}
 	certs, err := filepath.Glob(filepath.Join(r.path, "*", "certs"))
 	errs = append(errs, err)
-	for _, dir := range certs {
+	for _, dir := range append(certs, r.ca()) {
 		errs = append(errs, os.RemoveAll(dir))
 	}
 	return errors.Join(errs...)

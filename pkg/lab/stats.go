@@ -46,6 +46,11 @@ func (l *Lab) readStats(ctx context.Context) {
 		}
 		all.Go(func() {
 			l.setting.trimLogs(c)
+			if held := c.leaves.Load(); held != nil && held.loaded() != held.last() {
+				if serials, err := c.admin.Leaves(ctx); err == nil {
+					held.serve(serials)
+				}
+			}
 			found, err := c.admin.OutboundConnections(ctx)
 			if err != nil {
 				return // an Envoy that ended is reported by watch

@@ -9,7 +9,7 @@ import (
 // tableLines are the rows below a heading, in columns.
 func tableLines(rows []Row) []string {
 	namespace := commonNamespace(rows)
-	cells := [][]string{{"CALLER", "CALLEE:PORT", "REQUESTS", "FAILED", "MTLS", "MODE", "CONFIG AGE"}}
+	cells := [][]string{{"CALLER", "CALLEE:PORT", "REQUESTS", "FAILED", "MTLS", "MODE", "CERT", "CONFIG AGE"}}
 	for _, r := range rows {
 		age := "-"
 		if r.Age >= 0 {
@@ -21,7 +21,7 @@ func tableLines(rows []Row) []string {
 		}
 		cells = append(cells, []string{
 			strings.TrimPrefix(r.callerText(), namespace+"/"), callee + ":" + port,
-			fmt.Sprint(r.Requests), fmt.Sprint(r.Failed), fmt.Sprintf("%.0f %%", 100*r.Now), r.Mode, age,
+			fmt.Sprint(r.Requests), fmt.Sprint(r.Failed), fmt.Sprintf("%.0f %%", 100*r.Now), r.Mode, r.certText(), age,
 		})
 	}
 	width := make([]int, len(cells[0]))
@@ -32,8 +32,8 @@ func tableLines(rows []Row) []string {
 	}
 	lines := make([]string, len(cells))
 	for i, c := range cells {
-		lines[i] = strings.TrimRight(fmt.Sprintf("%-*s %-*s %*s %*s %*s  %-*s %s",
-			width[0], c[0], width[1], c[1], width[2], c[2], width[3], c[3], width[4], c[4], width[5], c[5], c[6]), " ")
+		lines[i] = strings.TrimRight(fmt.Sprintf("%-*s %-*s %*s %*s %*s  %-*s %-*s %s",
+			width[0], c[0], width[1], c[1], width[2], c[2], width[3], c[3], width[4], c[4], width[5], c[5], width[6], c[6], c[7]), " ")
 	}
 	return lines
 }
@@ -84,6 +84,7 @@ func merged(rows []Row) []Row {
 			out[i].Requests += r.Requests
 			out[i].Failed += r.Failed
 			out[i].Age = min(out[i].Age, r.Age)
+			out[i].Leaf = 0 // they have different ones
 		}
 		count[key]++
 		out[i].Now += r.Now
@@ -100,6 +101,18 @@ func (r Row) callerText() string {
 		return r.Caller
 	}
 	return r.Caller + " (no sidecar)"
+}
+
+// certText is the caller's certificate as the callee saw it last, of how many
+// there were.
+func (r Row) certText() string {
+	switch {
+	case r.Leaf == 0:
+		return "-"
+	case r.PeerLeaf == 0:
+		return fmt.Sprintf("-/%d", r.Leaf)
+	}
+	return fmt.Sprintf("%d/%d %.8s", r.PeerLeaf, r.Leaf, r.PeerSerial)
 }
 
 func (r Row) calleeText() string {

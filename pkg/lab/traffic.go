@@ -32,7 +32,8 @@ type pair struct {
 	uri     string // the caller's identity
 	sidecar bool   // the caller has one
 	target  target
-	clients []*app.Client // one, or one per endpoint for a caller without a sidecar
+	leaves  func() *leaves // of the caller's sidecar; nil if it has none
+	clients []*app.Client  // one, or one per endpoint for a caller without a sidecar
 
 	mu         sync.Mutex
 	sum        tally
@@ -43,6 +44,9 @@ type pair struct {
 	share      float64 // of connections in the last interval with one; line protocols
 	connsBase  envoy.Connections
 	connsSeen  bool
+	seen       Leaf // of the caller, by the last answer that names one
+	seenHash   string
+	changes    int // of seen
 }
 
 // tally counts calls. Mesh counts those whose answer names the caller's
@@ -52,11 +56,12 @@ type tally struct{ requests, failed, mesh uint64 }
 type outcome struct {
 	at           time.Time
 	failed, mesh bool
+	hash         string // of the caller's certificate, as the callee saw it
 }
 
 // pair is c as a caller of t.
 func (c *cell) pair(t target) *pair {
-	p := &pair{caller: c.id, uri: c.uri, sidecar: c.sidecar, target: t}
+	p := &pair{caller: c.id, uri: c.uri, sidecar: c.sidecar, target: t, leaves: c.leaves.Load}
 	targets := t.direct()
 	if c.sidecar {
 		targets = []app.Target{t.through()}
@@ -96,7 +101,7 @@ func (p *pair) call(ctx context.Context, client *app.Client, keepAlive bool) {
 	if err == nil {
 		err = p.check(echo)
 	}
-	p.record(outcome{at: time.Now(), failed: err != nil, mesh: err == nil && echo.Peer != ""}, err)
+	p.record(outcome{at: time.Now(), failed: err != nil, mesh: err == nil && echo.Peer != "", hash: echo.PeerHash}, err)
 }
 
 // check fails if another application answered than should, or if the sidecar
@@ -126,11 +131,24 @@ func (p *pair) record(o outcome, err error) {
 	}
 	if o.mesh {
 		p.sum.mesh++
+		p.recordLeaf(o.hash)
 	}
 	if len(p.recent) == recentCalls {
 		p.recent = append(p.recent[:0], p.recent[1:]...)
 	}
 	p.recent = append(p.recent, o)
+}
+
+// recordLeaf takes which certificate of the caller the callee saw.
+func (p *pair) recordLeaf(hash string) {
+	l := p.leaves()
+	if l == nil || hash == p.seenHash {
+		return
+	}
+	if p.seenHash != "" {
+		p.changes++
+	}
+	p.seen, p.seenHash = l.byHash(hash), hash
 }
 
 // errorText leaves out the addresses of a network error: the row has those
@@ -182,6 +200,13 @@ type Row struct {
 	latest    int // how many calls Now and FailedNow are about
 	// Since is when the oldest of the latest calls was answered.
 	Since time.Time `json:"-"`
+	// PeerSerial is that of the caller's certificate in the last answer that
+	// names one, as PeerLeaf is its number; PeerChanges is how often it changed.
+	PeerSerial  string `json:"peerSerial,omitempty"`
+	PeerLeaf    int    `json:"peerLeaf,omitempty"`
+	PeerChanges int    `json:"peerChanges,omitempty"`
+	// Leaf is the number of the caller's certificate in its files.
+	Leaf int `json:"leaf,omitempty"`
 	// Mode is what the callee's ports accept: MIXED if they differ.
 	Mode string `json:"mode"`
 	// Age is how long ago the caller's Envoy took its latest configuration;
@@ -195,6 +220,10 @@ func (p *pair) row() Row {
 	r := Row{
 		Caller: callerName(p.caller), Sidecar: p.sidecar, Callee: p.target.host, Port: p.target.port,
 		Protocol: p.target.protocol.String(), Requests: p.sum.requests, Failed: p.sum.failed, FirstError: p.firstError,
+	}
+	r.PeerSerial, r.PeerLeaf, r.PeerChanges = p.seen.Serial, p.seen.Number, p.changes
+	if l := p.leaves(); l != nil {
+		r.Leaf = l.last().Number
 	}
 	recent := p.latest(time.Now())
 	r.latest, r.lastError = len(recent), p.lastError

@@ -16,7 +16,7 @@ import (
 
 func testPair(p model.Protocol) *pair {
 	return &pair{
-		caller: model.WorkloadID{Namespace: "shop", Name: "web"}, sidecar: true,
+		caller: model.WorkloadID{Namespace: "shop", Name: "web"}, sidecar: true, leaves: func() *leaves { return nil },
 		target: target{host: "cart.shop.svc.cluster.local", port: 80, protocol: p},
 	}
 }
@@ -98,6 +98,7 @@ func TestPlainOutput(t *testing.T) {
 	row := Row{Caller: "shop/web", Sidecar: true, Callee: "cart.shop.svc.cluster.local", Port: 80, Requests: 7, Mode: "DISABLE", Age: -1}
 	strict := row
 	strict.Now, strict.Mode = 1, "STRICT"
+	strict.PeerLeaf, strict.Leaf, strict.PeerSerial = 2, 3, "9f3c1a7b00"
 	refused := row
 	refused.Sidecar, refused.FailedNow, refused.latest, refused.lastError, refused.Failed = false, 3, 3, "status 403: no", 3
 	for _, rows := range [][]Row{{row, refused}, {row, refused}, {row, refused}, {strict, refused}, {row, refused}, {strict, refused}, {strict, refused}} {
@@ -119,9 +120,9 @@ func TestPlainOutput(t *testing.T) {
 		"shop/web -> cart.shop:80 plaintext, mode DISABLE",
 		"shop/web (no sidecar) -> cart.shop:80 fails, mode DISABLE: status 403: no",
 		"shop/web -> cart.shop:80 mTLS, mode STRICT", // once it lasts
-		"CALLER CALLEE:PORT REQUESTS FAILED MTLS MODE CONFIG AGE",
-		"web cart:80 7 0 100 % STRICT -",
-		"web (no sidecar) cart:80 7 3 0 % DISABLE -",
+		"CALLER CALLEE:PORT REQUESTS FAILED MTLS MODE CERT CONFIG AGE",
+		"web cart:80 7 0 100 % STRICT 2/3 9f3c1a7b -",
+		"web (no sidecar) cart:80 7 3 0 % DISABLE - -",
 	}
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))

@@ -86,13 +86,13 @@ func TestEveryProtocolAnswers(t *testing.T) {
 }
 
 func TestAnswerNamesThePeer(t *testing.T) {
-	for xfcc, want := range map[string]string{
-		"": "",
-		"By=spiffe://d/ns/a/sa/cart;Hash=0f;URI=spiffe://d/ns/a/sa/web":        "spiffe://d/ns/a/sa/web",
-		`Hash=1;URI=spiffe://d/ns/a/sa/edge,Hash=2;URI="spiffe://d/ns/b/sa/x"`: "spiffe://d/ns/b/sa/x",
-		"By=spiffe://d/ns/a/sa/cart":                                           "",
+	for xfcc, want := range map[string][2]string{
+		"": {},
+		"By=spiffe://d/ns/a/sa/cart;Hash=0f;URI=spiffe://d/ns/a/sa/web":        {"spiffe://d/ns/a/sa/web", "0f"},
+		`Hash=1;URI=spiffe://d/ns/a/sa/edge,Hash=2;URI="spiffe://d/ns/b/sa/x"`: {"spiffe://d/ns/b/sa/x", "2"},
+		"By=spiffe://d/ns/a/sa/cart":                                           {},
 	} {
-		if got := peerOf(xfcc); got != want {
+		if got := [2]string{peerOf(xfcc, "URI"), peerOf(xfcc, "Hash")}; got != want {
 			t.Errorf("%q: %q, want %q", xfcc, got, want)
 		}
 	}

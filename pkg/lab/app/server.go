@@ -25,7 +25,8 @@ import (
 // Echo is what an application answers: its name, and what it received.
 type Echo struct {
 	Name     string `json:"name"`
-	Peer     string `json:"peer,omitempty"` // the caller's SPIFFE URI, as the sidecar reports it
+	Peer     string `json:"peer,omitempty"`     // the caller's SPIFFE URI, as the sidecar reports it
+	PeerHash string `json:"peerHash,omitempty"` // SHA-256 of the caller's certificate, as the sidecar reports it
 	Protocol string `json:"protocol"`
 	Method   string `json:"method"`
 	Host     string `json:"host"`
@@ -130,11 +131,13 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+	xfcc := r.Header.Get("X-Forwarded-Client-Cert")
 	conn, _ := r.Context().Value(connKey{}).(net.Conn)
 	echo, err := json.Marshal(Echo{
 		TLS:      layersOf(conn),
 		Name:     s.name,
-		Peer:     peerOf(r.Header.Get("X-Forwarded-Client-Cert")),
+		Peer:     peerOf(xfcc, "URI"),
+		PeerHash: peerOf(xfcc, "Hash"),
 		Protocol: r.Proto, Method: r.Method, Host: r.Host, Path: r.URL.Path, Body: string(body),
 	})
 	if err != nil {
@@ -149,13 +152,13 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(echo)
 }
 
-// peerOf is the URI of the last element of an x-forwarded-client-cert header:
+// peerOf is a field of the last element of an x-forwarded-client-cert header:
 // the caller of the sidecar that is nearest to the application.
-func peerOf(xfcc string) string {
+func peerOf(xfcc, name string) string {
 	last := xfcc[strings.LastIndex(xfcc, ",")+1:]
 	for _, field := range strings.Split(last, ";") {
-		if uri, ok := strings.CutPrefix(field, "URI="); ok {
-			return strings.Trim(uri, `"`)
+		if value, ok := strings.CutPrefix(field, name+"="); ok {
+			return strings.Trim(value, `"`)
 		}
 	}
 	return ""

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"strings"
 	"time"
 
 	"github.com/meshpilot/pilot/pkg/lab/app"
@@ -75,6 +76,32 @@ func (a *Admin) Rejected(ctx context.Context) (int, error) {
 		sum += int(s.Value)
 	}
 	return sum, err
+}
+
+// Leaves are the serial numbers, in hexadecimal, of the certificates that the
+// sidecar shows, by each of its TLS contexts.
+func (a *Admin) Leaves(ctx context.Context) ([]string, error) {
+	body, err := a.Get(ctx, "/certs")
+	if err != nil {
+		return nil, err
+	}
+	var answer struct {
+		Certificates []struct {
+			Chain []struct {
+				Serial string `json:"serial_number"`
+			} `json:"cert_chain"`
+		} `json:"certificates"`
+	}
+	if err := json.Unmarshal([]byte(body), &answer); err != nil {
+		return nil, fmt.Errorf("Envoy's certificates: %w", err)
+	}
+	var serials []string
+	for _, c := range answer.Certificates {
+		if len(c.Chain) > 0 {
+			serials = append(serials, strings.TrimLeft(c.Chain[0].Serial, "0"))
+		}
+	}
+	return serials, nil
 }
 
 type stat struct {
