@@ -249,7 +249,7 @@ func (c *callers) server() *identity.CA {
 	return c.ca
 }
 
-func (c *callers) as(namespace, account string, ttl time.Duration) credentials.TransportCredentials {
+func (c *callers) leaf(namespace, account string, ttl time.Duration) tls.Certificate {
 	pair, err := c.ca.Issue(identity.URI("cluster.local", namespace, account), ttl)
 	if err != nil {
 		c.t.Fatal(err)
@@ -258,8 +258,13 @@ func (c *callers) as(namespace, account string, ttl time.Duration) credentials.T
 	if err != nil {
 		c.t.Fatal(err)
 	}
+	return leaf
+}
+
+func (c *callers) as(namespace, account string, ttl time.Duration) credentials.TransportCredentials {
+	leaf := c.leaf(namespace, account, ttl)
 	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(pair.Roots)
+	roots.AppendCertsFromPEM(c.ca.Roots())
 	return credentials.NewTLS(&tls.Config{Certificates: []tls.Certificate{leaf}, RootCAs: roots, ServerName: "istio-pilot.istio-system.svc"})
 }
 
@@ -299,6 +304,43 @@ func TestAnExpiredCertificateEndsTheStream(t *testing.T) {
 		if got := status.Convert(e.Err()); got.Code() != codes.PermissionDenied || !strings.Contains(got.Message(), "its certificate has expired at ") {
 			t.Errorf("got %v", got)
 		}
+	})
+}
+
+// Envoy opens its next stream on the connection that it has. One whose
+// certificate is over must go, or Envoy never shows the new one.
+func TestAConnectionWithAnExpiredCertificateIsClosed(t *testing.T) {
+	c := newCallers(t)
+	inMesh(t, c.server, func(m *mesh) {
+		m.edit(shop)
+		present := c.leaf("shop", "cart", time.Minute)
+		roots := x509.NewCertPool()
+		roots.AppendCertsFromPEM(c.ca.Roots())
+		first := m.envoy(cartNode, fakeenvoy.Options{}, credentials.NewTLS(&tls.Config{
+			GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &present, nil },
+			RootCAs:              roots, ServerName: "istio-pilot.istio-system.svc",
+		}))
+		conn := m.conns[len(m.conns)-1]
+		present = c.leaf("shop", "cart", time.Hour)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if status.Code(first.Err()) != codes.PermissionDenied {
+			t.Fatalf("the stream goes on: %v", first.Err())
+		}
+		for range 2 {
+			next, err := fakeenvoy.Connect(m.t.Context(), conn, fakeenvoy.Options{Node: &corev3.Node{Id: cartNode}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			m.wait()
+			if err := next.Err(); err == nil {
+				if len(next.Names(translate.ListenerType)) == 0 {
+					t.Error("no listeners")
+				}
+				return
+			}
+		}
+		t.Error("the connection with the expired certificate is still in use")
 	})
 }
 

@@ -84,6 +84,7 @@ func (p *Port) ServerOptions() []grpc.ServerOption {
 		grpc.MaxHeaderListSize(largestHeader), // grpc would take 16 MB of a stranger
 		grpc.StreamInterceptor(func(server any, s grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 			if _, err := p.peers.Certificate(s.Context()); err != nil {
+				leave(s.Context())
 				return p.options.NoCertificate(err)
 			}
 			return handler(server, s)
@@ -213,12 +214,12 @@ func (v verifying) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo
 	}
 	info.State.VerifiedChains = v.port.peers.Verify(info.State.PeerCertificates)
 	if len(info.State.VerifiedChains) > 0 {
-		return conn, info, nil
+		return addressed{conn}, info, nil
 	}
 	conn, err = v.port.strangers.admit(conn)
 	if err != nil {
 		v.port.options.Refused("strangers")
 		return nil, nil, err
 	}
-	return conn, info, nil
+	return addressed{conn}, info, nil
 }
