@@ -17,6 +17,7 @@ import (
 	"github.com/meshpilot/pilot/pkg/lab/app"
 	"github.com/meshpilot/pilot/pkg/lab/envoy"
 	"github.com/meshpilot/pilot/pkg/lab/netns"
+	"github.com/meshpilot/pilot/pkg/lab/rotation"
 	"github.com/meshpilot/pilot/pkg/model"
 	"github.com/meshpilot/pilot/pkg/translate/bootstrap"
 )
@@ -34,8 +35,8 @@ type cell struct {
 	served map[uint16]bool
 	proxy  string // the explicit HTTP proxy that the application uses; empty with capture
 	node   model.Proxy
-	leaves atomic.Pointer[leaves] // nil without a sidecar
-	envoy  *envoy.Process         // nil without a sidecar
+	leaves atomic.Pointer[rotation.Leaves] // nil without a sidecar
+	envoy  *envoy.Process                  // nil without a sidecar
 	admin  *envoy.Admin
 }
 
@@ -47,7 +48,7 @@ type setting struct {
 	ca        *identity.CA
 	network   *netns.Network   // nil without capture
 	appCert   *tls.Certificate // of the applications; nil: each has its own
-	renewer   *renewer
+	renewer   *rotation.Renewer
 }
 
 // newCell prepares a workload and starts its application.
@@ -211,7 +212,7 @@ func (s *setting) startSidecar(ctx context.Context, c *cell, mesh *model.Mesh) e
 	if c.space != nil {
 		uid = netns.ProxyUID
 	}
-	leaves, err := s.renewer.add(identity.Dir{Path: filepath.Dir(c.node.Local.Key), UID: uid}, c.uri)
+	leaves, err := s.renewer.Add(identity.Dir{Path: filepath.Dir(c.node.Local.Key), UID: uid}, c.uri)
 	if err != nil {
 		return err
 	}

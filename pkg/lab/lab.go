@@ -21,6 +21,7 @@ import (
 
 	"github.com/meshpilot/pilot/pkg/lab/envoy"
 	"github.com/meshpilot/pilot/pkg/lab/netns"
+	"github.com/meshpilot/pilot/pkg/lab/rotation"
 	"github.com/meshpilot/pilot/pkg/meshconfig"
 	"github.com/meshpilot/pilot/pkg/model"
 )
@@ -109,10 +110,10 @@ func Start(ctx context.Context, o Options) (*Lab, error) {
 }
 
 func (l *Lab) start(ctx context.Context) (err error) {
-	if l.setting.ca, err = openCA(l.run.ca(), l.options.LeafTTL); err != nil {
+	if l.setting.ca, err = rotation.OpenCA(l.run.ca(), l.options.LeafTTL); err != nil {
 		return err
 	}
-	l.setting.renewer = &renewer{ca: l.setting.ca, say: l.say, of: map[string]*leaves{}}
+	l.setting.renewer = rotation.New(l.setting.ca, l.say.event)
 	if l.options.Capture {
 		if err := l.run.openToOthers(); err != nil {
 			return err
@@ -132,7 +133,7 @@ func (l *Lab) start(ctx context.Context) (err error) {
 	background, cancel := context.WithCancel(context.Background())
 	l.stopBackground = cancel
 	// Short lives may be over before the last Envoy is live.
-	l.background.Go(func() { l.setting.renewer.run(background) })
+	l.background.Go(func() { l.setting.renewer.Run(background) })
 	if err := l.adopt(ctx, first); err != nil {
 		return err
 	}
@@ -185,7 +186,7 @@ func (l *Lab) adoptCells(ctx context.Context, wanted []workload, mesh *model.Mes
 		if !slices.ContainsFunc(wanted, c.is) {
 			l.stopPairs(func(p *pair) bool { return p.caller == id })
 			l.drop(id)
-			l.setting.renewer.drop(filepath.Dir(c.node.Local.Key))
+			l.setting.renewer.Drop(filepath.Dir(c.node.Local.Key))
 			if err := c.stop(); err != nil {
 				return err
 			}

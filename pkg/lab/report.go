@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/meshpilot/pilot/pkg/lab/rotation"
 )
 
 // Report is what a run leaves behind as JSON.
@@ -25,9 +27,9 @@ type Report struct {
 // Certificates are the leaf in a sidecar's files, and the one that its Envoy
 // was seen to use in all its TLS contexts.
 type Certificates struct {
-	Workload string `json:"workload"`
-	Latest   Leaf   `json:"latest"`
-	Loaded   Leaf   `json:"loaded"`
+	Workload string        `json:"workload"`
+	Latest   rotation.Leaf `json:"latest"`
+	Loaded   rotation.Leaf `json:"loaded"`
 }
 
 // Totals add up all pairs; those of callers with a sidecar stand apart, for

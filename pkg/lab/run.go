@@ -127,7 +127,7 @@ func (v *viewer) refresh(i int) {
 	rows := l.Rows()
 	l.say.table(rows)
 	if i%20 == 0 {
-		l.say.summary(rows, l.setting.renewer.count())
+		l.say.summary(rows, l.setting.renewer.Count())
 	}
 }
 
@@ -195,7 +195,7 @@ func (l *Lab) certificates() []Certificates {
 			continue // removed meanwhile
 		}
 		if held := c.leaves.Load(); held != nil {
-			all = append(all, Certificates{id.String(), held.last(), held.loaded()})
+			all = append(all, Certificates{id.String(), held.Last(), held.Loaded()})
 		}
 	}
 	return all

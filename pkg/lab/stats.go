@@ -46,9 +46,9 @@ func (l *Lab) readStats(ctx context.Context) {
 		}
 		all.Go(func() {
 			l.setting.trimLogs(c)
-			if held := c.leaves.Load(); held != nil && held.loaded() != held.last() {
+			if held := c.leaves.Load(); held != nil && held.Loaded() != held.Last() {
 				if serials, err := c.admin.Leaves(ctx); err == nil {
-					held.serve(serials)
+					held.Record(serials)
 				}
 			}
 			found, err := c.admin.OutboundConnections(ctx)

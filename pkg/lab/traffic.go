@@ -11,6 +11,7 @@ import (
 
 	"github.com/meshpilot/pilot/pkg/lab/app"
 	"github.com/meshpilot/pilot/pkg/lab/envoy"
+	"github.com/meshpilot/pilot/pkg/lab/rotation"
 	"github.com/meshpilot/pilot/pkg/model"
 )
 
@@ -32,8 +33,8 @@ type pair struct {
 	uri     string // the caller's identity
 	sidecar bool   // the caller has one
 	target  target
-	leaves  func() *leaves // of the caller's sidecar; nil if it has none
-	clients []*app.Client  // one, or one per endpoint for a caller without a sidecar
+	leaves  func() *rotation.Leaves // of the caller's sidecar; nil if it has none
+	clients []*app.Client           // one, or one per endpoint for a caller without a sidecar
 
 	mu         sync.Mutex
 	sum        tally
@@ -44,7 +45,7 @@ type pair struct {
 	share      float64 // of connections in the last interval with one; line protocols
 	connsBase  envoy.Connections
 	connsSeen  bool
-	seen       Leaf // of the caller, by the last answer that names one
+	seen       rotation.Leaf // of the caller, by the last answer that names one
 	seenHash   string
 	changes    int // of seen
 }
@@ -148,7 +149,7 @@ func (p *pair) recordLeaf(hash string) {
 	if p.seenHash != "" {
 		p.changes++
 	}
-	p.seen, p.seenHash = l.byHash(hash), hash
+	p.seen, p.seenHash = l.ByHash(hash), hash
 }
 
 // errorText leaves out the addresses of a network error: the row has those
@@ -223,7 +224,7 @@ func (p *pair) row() Row {
 	}
 	r.PeerSerial, r.PeerLeaf, r.PeerChanges = p.seen.Serial, p.seen.Number, p.changes
 	if l := p.leaves(); l != nil {
-		r.Leaf = l.last().Number
+		r.Leaf = l.Last().Number
 	}
 	recent := p.latest(time.Now())
 	r.latest, r.lastError = len(recent), p.lastError

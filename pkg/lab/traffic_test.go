@@ -11,12 +11,13 @@ import (
 
 	"github.com/meshpilot/pilot/pkg/lab/app"
 	"github.com/meshpilot/pilot/pkg/lab/envoy"
+	"github.com/meshpilot/pilot/pkg/lab/rotation"
 	"github.com/meshpilot/pilot/pkg/model"
 )
 
 func testPair(p model.Protocol) *pair {
 	return &pair{
-		caller: model.WorkloadID{Namespace: "shop", Name: "web"}, sidecar: true, leaves: func() *leaves { return nil },
+		caller: model.WorkloadID{Namespace: "shop", Name: "web"}, sidecar: true, leaves: func() *rotation.Leaves { return nil },
 		target: target{host: "cart.shop.svc.cluster.local", port: 80, protocol: p},
 	}
 }

@@ -1,4 +1,7 @@
-package lab
+// Package rotation keeps the certificates of the lab's sidecars fresh, by the
+// rules of a mesh: each leaf is renewed before it ends, and a change of the CA
+// reaches every sidecar roots first.
+package rotation
 
 import (
 	"bytes"
@@ -12,33 +15,38 @@ import (
 	"time"
 
 	"github.com/meshpilot/pilot/pkg/identity"
+	"github.com/meshpilot/pilot/pkg/identity/inspect"
 )
 
 // keptLeaves of one sidecar are known by what an application sees of them.
 const keptLeaves = 100
 
-// openCA makes the lab's CA in dir, with files as one that was made elsewhere
+// OpenCA makes the lab's CA in dir, with files as one that was made elsewhere
 // has them: so its root can be replaced while the lab runs.
-func openCA(dir string, ttl time.Duration) (*identity.CA, error) {
+func OpenCA(dir string, ttl time.Duration) (*identity.CA, error) {
 	if _, err := identity.OpenCA(dir, identity.Options{}); err != nil {
 		return nil, err
 	}
-	cert, err := os.ReadFile(filepath.Join(dir, "ca-cert.pem"))
+	cert, err := os.ReadFile(filepath.Join(dir, inspect.CACertFile))
 	if err != nil {
 		return nil, err
 	}
 	if err := os.WriteFile(filepath.Join(dir, identity.RootCertFile), cert, 0o644); err != nil {
 		return nil, err
 	}
+	return loadCA(dir, ttl)
+}
+
+func loadCA(dir string, ttl time.Duration) (*identity.CA, error) {
 	return identity.LoadCA(identity.Files{
-		SigningCert: filepath.Join(dir, "ca-cert.pem"), SigningKey: filepath.Join(dir, "ca-key.pem"),
+		SigningCert: filepath.Join(dir, inspect.CACertFile), SigningKey: filepath.Join(dir, inspect.CAKeyFile),
 		RootCert: filepath.Join(dir, identity.RootCertFile),
 	}, identity.Options{Lifetimes: identity.Lifetimes{Default: ttl}})
 }
 
-// leaves are the certificates of one sidecar, the latest of which is in its
+// Leaves are the certificates of one sidecar, the latest of which is in its
 // files.
-type leaves struct {
+type Leaves struct {
 	dir identity.Dir
 	uri string
 
@@ -59,7 +67,7 @@ type Leaf struct {
 
 // issue puts a new pair into the files. The roots there stay as they are: with
 // a new leaf in the same write Envoy may keep the old one.
-func (l *leaves) issue(ca *identity.CA) error {
+func (l *Leaves) issue(ca *identity.CA) error {
 	pair, err := ca.Issue(l.uri, 0)
 	if err != nil {
 		return err
@@ -88,7 +96,7 @@ func (l *leaves) issue(ca *identity.CA) error {
 }
 
 // trust puts other roots into the files, and nothing else.
-func (l *leaves) trust(roots []byte) (changed bool, err error) {
+func (l *Leaves) trust(roots []byte) (changed bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if bytes.Equal(l.pair.Roots, roots) {
@@ -105,7 +113,7 @@ func (l *leaves) trust(roots []byte) (changed bool, err error) {
 
 // due says whether it is time for another leaf: half of its life is over, or
 // the CA signs with another certificate.
-func (l *leaves) due(ca *identity.CA, settled bool, now time.Time) bool {
+func (l *Leaves) due(ca *identity.CA, settled bool, now time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	// A lab's lives may be shorter than the least grace of a real mesh.
@@ -113,20 +121,20 @@ func (l *leaves) due(ca *identity.CA, settled bool, now time.Time) bool {
 	return !now.Before(renewal.At(l.latest, l.dir.Path)) || settled && !ca.Signed(l.latest)
 }
 
-// last is the leaf in the files.
-func (l *leaves) last() Leaf {
+// Last is the leaf in the files.
+func (l *Leaves) Last() Leaf {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.known[len(l.known)-1]
 }
 
-// byHash is a leaf as an application sees it; without a number if it is too
+// ByHash is a leaf as an application sees it; without a number if it is too
 // old to be known.
-func (l *leaves) byHash(hash string) Leaf {
+func (l *Leaves) ByHash(hash string) Leaf {
 	return l.find(func(k Leaf) bool { return k.hash == hash })
 }
 
-func (l *leaves) find(is func(Leaf) bool) Leaf {
+func (l *Leaves) find(is func(Leaf) bool) Leaf {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if i := slices.IndexFunc(l.known, is); i >= 0 {
@@ -135,8 +143,8 @@ func (l *leaves) find(is func(Leaf) bool) Leaf {
 	return Leaf{}
 }
 
-// serve records the serials that Envoy has loaded; the oldest counts.
-func (l *leaves) serve(serials []string) {
+// Record takes the serials that Envoy has loaded; the oldest counts.
+func (l *Leaves) Record(serials []string) {
 	var oldest Leaf
 	for _, serial := range serials {
 		k := l.find(func(k Leaf) bool { return k.Serial == serial })
@@ -149,7 +157,8 @@ func (l *leaves) serve(serials []string) {
 	l.served = oldest
 }
 
-func (l *leaves) loaded() Leaf {
+// Loaded is the leaf that Envoy had loaded when it was asked last.
+func (l *Leaves) Loaded() Leaf {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.served

@@ -1,4 +1,4 @@
-package lab
+package rotation
 
 import (
 	"bytes"
@@ -21,20 +21,25 @@ const (
 	rootsSettle = time.Second
 )
 
-// renewer keeps the certificates of all sidecars fresh.
-type renewer struct {
+// Renewer keeps the certificates of all sidecars fresh.
+type Renewer struct {
 	ca  *identity.CA
-	say *printer
+	say func(format string, args ...any)
 
 	mu      sync.Mutex
-	of      map[string]*leaves // by directory
+	of      map[string]*Leaves // by directory
 	settled time.Time          // when leaves may need the roots that were written last
 	renewed int
 }
 
-// add issues the first certificate of a sidecar, and renews it from then on.
-func (r *renewer) add(dir identity.Dir, uri string) (*leaves, error) {
-	l := &leaves{dir: dir, uri: uri}
+// New renews what is added to it; it tells say what people should know.
+func New(ca *identity.CA, say func(format string, args ...any)) *Renewer {
+	return &Renewer{ca: ca, say: say, of: map[string]*Leaves{}}
+}
+
+// Add issues the first certificate of a sidecar, and renews it from then on.
+func (r *Renewer) Add(dir identity.Dir, uri string) (*Leaves, error) {
+	l := &Leaves{dir: dir, uri: uri}
 	if err := l.issue(r.ca); err != nil {
 		return nil, err
 	}
@@ -44,14 +49,15 @@ func (r *renewer) add(dir identity.Dir, uri string) (*leaves, error) {
 	return l, nil
 }
 
-func (r *renewer) drop(dir string) {
+// Drop forgets the sidecar with this directory.
+func (r *Renewer) Drop(dir string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.of, dir)
 }
 
-// run renews until ctx ends.
-func (r *renewer) run(ctx context.Context) {
+// Run renews until ctx ends.
+func (r *Renewer) Run(ctx context.Context) {
 	every := min(max(r.ca.Lifetimes().Default/looksPerLife, minLook), maxLook)
 	tick := time.NewTicker(every)
 	defer tick.Stop()
@@ -61,7 +67,7 @@ func (r *renewer) run(ctx context.Context) {
 			return
 		case <-tick.C:
 			if err := r.turn(time.Now()); err != nil {
-				r.say.event("certificates: %v", err)
+				r.say("certificates: %v", err)
 			}
 		}
 	}
@@ -69,7 +75,7 @@ func (r *renewer) run(ctx context.Context) {
 
 // turn writes roots where the CA has others, to all sidecars, and only then
 // leaves that are due.
-func (r *renewer) turn(now time.Time) error {
+func (r *Renewer) turn(now time.Time) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	roots := r.ca.Roots()
@@ -84,7 +90,7 @@ func (r *renewer) turn(now time.Time) error {
 	}
 	if written > 0 {
 		r.settled = now.Add(rootsSettle)
-		r.say.event("roots: %d trusted now, published to %d sidecars", len(r.ca.RootCertificates()), written)
+		r.say("roots: %d trusted now, published to %d sidecars", len(r.ca.RootCertificates()), written)
 	}
 	signer := 0
 	for _, l := range r.of {
@@ -103,15 +109,15 @@ func (r *renewer) turn(now time.Time) error {
 		}
 	}
 	if signer > 0 {
-		r.say.event("the CA signs with another certificate: new leaves for %d sidecars", signer)
+		r.say("the CA signs with another certificate: new leaves for %d sidecars", signer)
 	}
 	return errors.Join(errs...)
 }
 
 func sameSigner(a, b *x509.Certificate) bool { return bytes.Equal(a.AuthorityKeyId, b.AuthorityKeyId) }
 
-// count is how many leaves were renewed.
-func (r *renewer) count() int {
+// Count is how many leaves were renewed.
+func (r *Renewer) Count() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.renewed
