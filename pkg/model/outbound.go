@@ -220,6 +220,7 @@ func (u *Upstream) digest(d *digest) {
 func (o *OutboundService) digest(d *digest) Fingerprint {
 	d.str(o.Key.Kind, o.Key.Namespace, o.Key.Name, o.Host, o.Namespace, o.Name, o.DNSName)
 	d.list(o.VIPs)
+	d.list(o.exportTo) // nobody else may use domains that it has
 	d.num(uint64(o.Resolution), uint64(len(o.Ports)))
 	for _, p := range o.Ports {
 		d.str(p.Name)

@@ -14,18 +14,22 @@ import (
 // get them. A namespace's routes differ from another's in its own services
 // only, so adding a service does not marshal the mesh once per namespace.
 type hosts struct {
-	domain string
-	owners map[portName]*model.OutboundService   // who has a domain on a port; short names have none
-	later  map[portName][]*model.OutboundService // who would have it next, where those before are not exported
-	losers map[portName]bool                     // services that are among the later ones
-	byPort map[portName]*virtualHost
+	domain   string
+	services []*model.OutboundService              // that they are of
+	owners   map[portName]*model.OutboundService   // who has a domain on a port; short names have none
+	later    map[portName][]*model.OutboundService // who would have it next, where those before are not exported
+	losers   map[portName]bool                     // services that are among the later ones
+	byPort   map[portName]*virtualHost
 }
 
-// portName is a domain, or a service's host, on a service port.
+// portName is a domain, or a service's host, on a service port or on anyPort.
 type portName struct {
 	port uint16
 	name string
 }
+
+// anyPort stands for the explicit proxy, which is asked for any port.
+const anyPort = 0
 
 // virtualHost is one, encoded as a field of its route configuration.
 type virtualHost struct {
@@ -38,12 +42,17 @@ func newHosts(services []*model.OutboundService, domain string, prev *hosts) *ho
 	if prev == nil {
 		prev = &hosts{}
 	}
+	same := func(a, b *model.OutboundService) bool { return a.Topology == b.Topology }
+	if prev.domain == domain && slices.EqualFunc(prev.services, services, same) {
+		return prev
+	}
 	h := &hosts{
-		domain: domain, byPort: map[portName]*virtualHost{},
+		domain: domain, services: services, byPort: map[portName]*virtualHost{},
 		owners: map[portName]*model.OutboundService{}, later: map[portName][]*model.OutboundService{}, losers: map[portName]bool{},
 	}
 	each := func(do func(svc *model.OutboundService, port uint16)) {
 		for _, svc := range services {
+			do(svc, anyPort)
 			for _, p := range svc.Ports {
 				if p.Protocol.IsHTTP() {
 					do(svc, p.Number)
@@ -60,6 +69,9 @@ func newHosts(services []*model.OutboundService, domain string, prev *hosts) *ho
 			if h.claim(portName{port, d}, svc) {
 				domains = append(domains, d)
 			}
+		}
+		if port == anyPort {
+			return // each class encodes its own
 		}
 		key := portName{port, svc.Host}
 		host := prev.byPort[key]
@@ -100,13 +112,23 @@ func (h *hosts) owner(namespace string, domain portName) *model.OutboundService 
 	return nil
 }
 
-// in is the virtual host for clients of namespace, which find services of
-// their own namespace by short name too.
+// in is the virtual host for clients of namespace.
 func (h *hosts) in(namespace string, svc *model.OutboundService, port uint16) *virtualHost {
 	host := h.byPort[portName{port, svc.Host}]
-	domains := host.domains
-	if h.losers[portName{port, svc.Host}] {
-		domains = nil
+	domains := h.domains(namespace, svc, port)
+	if slices.Equal(domains, host.domains) {
+		return host
+	}
+	return newVirtualHost(svc.Host, port, domains)
+}
+
+// domains are those of svc on a port for clients of namespace, which find
+// services of their own namespace by short name too.
+func (h *hosts) domains(namespace string, svc *model.OutboundService, port uint16) []string {
+	var domains []string
+	if host := h.byPort[portName{port, svc.Host}]; host != nil && !h.losers[portName{port, svc.Host}] {
+		domains = host.domains
+	} else {
 		for _, d := range serviceDomains(svc, h.domain) {
 			if h.owner(namespace, portName{port, d}).Host == svc.Host {
 				domains = append(domains, d)
@@ -116,10 +138,7 @@ func (h *hosts) in(namespace string, svc *model.OutboundService, port uint16) *v
 	if name := shortName(svc, h.domain); name != "" && svc.Namespace == namespace && h.owner(namespace, portName{port, name}) == nil {
 		domains = append(slices.Clip(domains), name)
 	}
-	if slices.Equal(domains, host.domains) {
-		return host
-	}
-	return newVirtualHost(svc.Host, port, domains)
+	return domains
 }
 
 func newVirtualHost(host string, port uint16, domains []string) *virtualHost {

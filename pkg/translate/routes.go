@@ -13,7 +13,7 @@ import (
 func outboundRoutes(v *model.ClientView, shared *Shared) []*Resource {
 	var out []*Resource
 	if v.Class.Capture == model.CaptureNone || v.Mesh.HTTPPort != 0 {
-		out = append(out, proxyRoutes(v))
+		out = append(out, proxyRoutes(v, shared.hosts))
 	}
 	if v.Class.Capture == model.CaptureNone {
 		return out
@@ -34,28 +34,15 @@ func outboundRoutes(v *model.ClientView, shared *Shared) []*Resource {
 
 // proxyRoutes serve the explicit proxy: requests by host and port, CONNECT to
 // host:port of any protocol. Without a port it is 80, else the lowest HTTP port.
-func proxyRoutes(v *model.ClientView) *Resource {
+func proxyRoutes(v *model.ClientView, all *hosts) *Resource {
 	var b builder
-	names := claims{}
-	for _, svc := range v.Services {
-		names.claim(svc.Host, svc.Host)
-	}
 	config := &routev3.RouteConfiguration{Name: proxyRoute, ValidateClusters: wrapperspb.Bool(false)}
 	var from []model.Key
 	for _, svc := range v.Services {
 		if v.Class.Capture == model.CaptureNone && svc.Resolution == model.ResolveNone && svc.Host[0] == '*' {
 			continue // nothing to resolve, so no cluster
 		}
-		var domains []string
-		candidates := serviceDomains(svc, v.Mesh.Domain)
-		if name := shortName(svc, v.Mesh.Domain); name != "" && svc.Namespace == v.Class.Namespace {
-			candidates = append(candidates, name)
-		}
-		for _, domain := range candidates {
-			if names.claim(domain, svc.Host) {
-				domains = append(domains, domain)
-			}
-		}
+		domains := all.domains(v.Class.Namespace, svc, anyPort)
 		portless := portlessPort(svc)
 		for _, p := range svc.Ports {
 			config.VirtualHosts = append(config.VirtualHosts, b.proxyHost(svc, p, domains, p == portless))
@@ -67,18 +54,6 @@ func proxyRoutes(v *model.ClientView) *Resource {
 		Routes: []*routev3.Route{answer(502, "")},
 	})
 	return b.resource(config.Name, config, from...)
-}
-
-// claims keeps a domain from standing in two virtual hosts, for which Envoy
-// refuses a route configuration as a whole.
-type claims map[string]string
-
-func (c claims) claim(domain, host string) bool {
-	owner, taken := c[domain]
-	if !taken {
-		c[domain] = host
-	}
-	return !taken || owner == host
 }
 
 func portlessPort(svc *model.OutboundService) *model.OutboundPort {
