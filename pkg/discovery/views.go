@@ -27,16 +27,18 @@ type translator struct {
 	snapshot  *model.Snapshot
 	shared    *translate.Shared
 	endpoints *translate.Table
+	before    *translate.Table // endpoints of the snapshot before
+	bad       error            // of endpoints that are not sent
 	client    map[model.ClientClass]side
 	server    map[model.ServerClass]side
 	recent    *lru.Cache[remembered, *translate.Half]
 }
 
-// side is the half of a class. A view whose configuration is bad has the half
-// of an earlier view, or none, and says why.
+// side is the half of a class. Where a resource of it is bad, it has the one of
+// an earlier view, or none, and says why.
 type side struct {
 	view model.Fingerprint
-	half *translate.Half // nil: there was never a good one
+	half *translate.Half // nil: nobody has this class
 	bad  error
 }
 
@@ -63,7 +65,8 @@ func (t *translator) world(s *model.Snapshot, in classes) *ads.World {
 	if fresh {
 		t.snapshot = s
 		t.shared = translate.Share(s, t.shared)
-		t.endpoints = translate.Endpoints(s.Endpoints(), t.endpoints)
+		t.before = t.endpoints
+		t.endpoints, t.bad = translate.SoundEndpoints(translate.Endpoints(s.Endpoints(), t.before), t.before)
 	}
 	t.recent.Resize(max(minRemembered, 2*(len(in.client)+len(in.server))))
 	t.client = sides(in.client, t.client, fresh, func(c model.ClientClass, last side) side {
@@ -131,9 +134,9 @@ func sides[C comparable](in map[C]bool, last map[C]side, fresh bool, build func(
 }
 
 // refresh is the side of a view, translated only if it is neither the last
-// one nor remembered. A half that Envoy would refuse is not taken.
+// one nor remembered. What Envoy would refuse in a half is not taken.
 func (t *translator) refresh(key remembered, last side, build func(prev *translate.Half) *translate.Half) side {
-	if (last.half != nil || last.bad != nil) && last.view == key.view {
+	if last.half != nil && last.view == key.view {
 		return last
 	}
 	half, hit := t.recent.Get(key)
@@ -142,35 +145,31 @@ func (t *translator) refresh(key remembered, last side, build func(prev *transla
 		return side{view: key.view, half: half}
 	}
 	t.metrics.Cache.WithLabelValues("miss").Inc()
-	half = build(last.half)
-	if err := translate.Check(half, t.endpoints); err != nil {
-		return side{key.view, last.half, err}
+	half, err := translate.Sound(build(last.half), last.half, t.endpoints, t.before)
+	if err == nil { // else it depends on what was before
+		t.recent.Add(key, half)
 	}
-	t.recent.Add(key, half)
-	return side{view: key.view, half: half}
+	return side{key.view, half, err}
 }
 
-// problems are the classes whose configuration is bad.
+// problems are the classes with a part that is bad.
 func (t *translator) problems() []meshconfig.Problem {
 	var out []meshconfig.Problem
-	add := func(on model.Key, who string, s side) {
-		if s.bad == nil {
+	add := func(on model.Key, what string, bad error) {
+		if bad == nil {
 			return
-		}
-		effect := "they keep the last good one"
-		if s.half == nil {
-			effect = "they get none"
 		}
 		out = append(out, meshconfig.Problem{
 			Code: "INTERNAL", Severity: meshconfig.Error, On: on,
-			Message: who + " configuration is not sent, as Envoy would refuse it; " + effect + ": " + firstLine(s.bad),
+			Message: "a part of " + what + " is not sent, as Envoy would refuse it; proxies keep the last good one: " + firstLine(bad),
 		})
 	}
+	add(model.Key{Kind: "Mesh", Name: "endpoints"}, "the mesh's endpoints", t.bad)
 	for c, side := range t.client {
-		add(model.Key{Kind: "Namespace", Name: c.Namespace}, "its proxies' outbound", side)
+		add(model.Key{Kind: "Namespace", Name: c.Namespace}, "its proxies' outbound configuration", side.bad)
 	}
 	for c, side := range t.server {
-		add(model.Key{Kind: "ServiceAccount", Namespace: c.Namespace, Name: c.Identity}, "its proxies' inbound", side)
+		add(model.Key{Kind: "ServiceAccount", Namespace: c.Namespace, Name: c.Identity}, "its proxies' inbound configuration", side.bad)
 	}
 	return out
 }

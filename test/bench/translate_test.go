@@ -41,25 +41,27 @@ func translateAll(b *testing.B, s *model.Snapshot, prev *world) *world {
 		clients: map[model.ClientClass]*translate.Half{}, servers: map[model.ServerClass]*translate.Half{},
 		prints: map[model.ServerClass]model.Fingerprint{},
 	}
-	check := func(h *translate.Half) {
-		if err := translate.Check(h, next.endpoints); err != nil {
+	sound := func(h, last *translate.Half) *translate.Half {
+		h, err := translate.Sound(h, last, next.endpoints, prev.endpoints)
+		if err != nil {
 			b.Fatal(err)
 		}
+		return h
 	}
 	for _, w := range s.Workloads() {
 		proxy, _ := s.ProxyOf(w.ID)
 		client, server, _ := s.ClassOf(proxy)
 		if next.clients[client] == nil {
-			next.clients[client] = translate.Outbound(s.ClientView(client), next.shared, prev.clients[client])
-			check(next.clients[client])
+			last := prev.clients[client]
+			next.clients[client] = sound(translate.Outbound(s.ClientView(client), next.shared, last), last)
 		}
 		if next.servers[server] == nil {
 			view := s.ServerView(server)
 			next.prints[server] = view.Fingerprint
-			next.servers[server] = prev.servers[server]
+			last := prev.servers[server]
+			next.servers[server] = last
 			if prev.prints[server] != view.Fingerprint {
-				next.servers[server] = translate.Inbound(view, prev.servers[server])
-				check(next.servers[server])
+				next.servers[server] = sound(translate.Inbound(view, last), last)
 			}
 		}
 	}
