@@ -33,6 +33,8 @@ func (h *hub) build() {
 		close(h.configured)
 	}
 	h.expel(s) // before they get anything of it
+	h.feed.Retain(func(id model.WorkloadID) bool { return s.Workload(id) != nil })
+	h.callsAt = time.Now()
 	h.apply(s)
 	h.tellAccounts()
 	h.timed("lint", func() {

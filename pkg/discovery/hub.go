@@ -62,6 +62,8 @@ type hub struct {
 	expiresAt time.Time                         // when the first certificate of a stream expires
 	moved     bool                              // somebody may be redirected to ports of an earlier mesh
 	shownAt   time.Time                         // when the state was published last
+	callsAt   time.Time                         // when plaintext peers are looked at again; zero is never
+	calls     map[podCall]time.Time             // plaintext that mTLS could be, since when
 }
 
 // delivery is a complete configuration as a source published it.
@@ -81,10 +83,12 @@ func newHub(domain string, log *slog.Logger, m *status.Metrics) *hub {
 		translator: newTranslator(m),
 		evidence:   map[model.WorkloadID]capturePorts{},
 		refused:    map[string]time.Time{},
+		calls:      map[podCall]time.Time{},
 	}
 	h.events.ready = make(chan struct{}, 1)
 	h.ledger = newLedger(m, h.problems)
-	h.feed = feed.New(feed.Options{Identify: h.identifyTeller})
+	h.feed = feed.New(feed.Options{Identify: h.identifyTeller, Count: h.counted, Refused: h.plaintextRefused})
+	m.EvidenceStreams(h.feed.Streams)
 	h.store = ads.NewStore(ads.StoreOptions{Identify: h.identify, Notify: h.events.put})
 	h.published.Store(&status.State{})
 	return h
@@ -126,6 +130,8 @@ func (h *hub) run(ctx context.Context) {
 			for origin, problems := range h.reports.take() {
 				h.problems.Set(origin, problems...)
 			}
+		case <-h.feed.Changed():
+			h.callsAt = earlier(h.callsAt, time.Now())
 		case <-timer.C:
 		}
 		timer.Stop()
@@ -169,7 +175,11 @@ func (h *hub) turn(now time.Time) (next time.Time) {
 	if !h.expiresAt.IsZero() && !h.expiresAt.After(now) {
 		h.expel(h.snapshot.Load())
 	}
+	if !h.callsAt.IsZero() && !h.callsAt.After(now) {
+		h.callsAt = h.podCalls(now)
+	}
 	next = earlier(h.buildAt, h.classesAt)
+	next = earlier(next, h.callsAt)
 	next = earlier(next, h.expiresAt)
 	next = earlier(next, h.ledger.overdue(now))
 	next = earlier(next, h.ledger.settle(now))

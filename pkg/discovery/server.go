@@ -310,7 +310,8 @@ func (s *Server) pages() status.Pages {
 			}
 			return out, ok, nil
 		},
-		Remote: s.options.DebugRemote,
+		Traffic: s.hub.traffic,
+		Remote:  s.options.DebugRemote,
 	}
 }
 

@@ -28,6 +28,11 @@ type Options struct {
 	// status why the stream must end. check, which may be nil, is asked again
 	// as long as the stream lives.
 	Identify func(ctx context.Context, node *corev3.Node) (id model.WorkloadID, check func() error, err error)
+	// Count takes how many records were read, and how many were too many; nil
+	// is nobody. It may not block, nor may Refused.
+	Count func(read, excess uint64)
+	// Refused takes how much more plaintext a port has refused.
+	Refused func(id model.WorkloadID, port uint16, more uint64)
 }
 
 // Feed is the evidence of all proxies. Safe for concurrent use.
@@ -66,6 +71,12 @@ type proxy struct {
 
 // New returns a Feed without proxies.
 func New(o Options) *Feed {
+	if o.Count == nil {
+		o.Count = func(_, _ uint64) {}
+	}
+	if o.Refused == nil {
+		o.Refused = func(model.WorkloadID, uint16, uint64) {}
+	}
 	return &Feed{
 		options: o, changed: make(chan struct{}, 1),
 		proxies: map[model.WorkloadID]*proxy{}, streams: map[*stream]bool{},

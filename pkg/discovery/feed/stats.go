@@ -50,7 +50,7 @@ func (f *figures) add(s translate.Series, value uint64) {
 
 // flush takes all stats of a message, and says whether a reader waits for
 // what they say.
-func (p *proxy) flush(message []byte, now time.Time) (news bool, err error) {
+func (p *proxy) flush(message []byte, now time.Time, refused func(port uint16, more uint64)) (news bool, err error) {
 	for _, t := range p.ports {
 		t.before, t.figures = t.figures, figures{}
 	}
@@ -75,7 +75,10 @@ func (p *proxy) flush(message []byte, now time.Time) (news bool, err error) {
 		if t.figures == (figures{}) && t.before == (figures{}) && t.refused == 0 && len(t.peers) == 0 {
 			delete(p.ports, port)
 		}
-		t.refused += grown(t.before.refusals, t.figures.refusals)
+		if more := grown(t.before.refusals, t.figures.refusals); more > 0 {
+			t.refused += more
+			refused(port, more)
+		}
 		plain, _ := t.plain()
 		mesh, _ := t.mesh()
 		plainBefore, _ := t.before.plain()

@@ -115,12 +115,17 @@ func (st *stream) take(message []byte) error {
 	var news bool
 	var err error
 	p.mu.Lock()
+	read, excess := p.read, p.excess
 	if st.stats {
-		news, err = p.flush(message, now)
+		news, err = p.flush(message, now, func(port uint16, more uint64) { st.feed.options.Refused(st.id, port, more) })
 	} else {
 		news, err = p.records(message, st.log, now)
 	}
+	read, excess = p.read-read, p.excess-excess
 	p.mu.Unlock()
+	if read+excess > 0 {
+		st.feed.options.Count(read, excess)
+	}
 	if news {
 		st.feed.wake()
 	}

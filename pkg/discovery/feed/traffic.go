@@ -82,6 +82,7 @@ type Peer struct {
 	Port        uint16 // that was called; differs from the traffic's if that is 0
 	Count       uint64 // requests of HTTP ports, connections of TCP ports
 	First, Last time.Time
+	Began       time.Time // when a request or connection began last
 }
 
 // Port is the traffic of a port, also of one that there was none at.
@@ -114,6 +115,7 @@ type peer struct {
 	port        uint16
 	count       uint64
 	first, last time.Time
+	began       time.Time
 }
 
 // saw takes a record; news says that the peer is not in the list.
@@ -132,6 +134,7 @@ func (t *traffic) saw(r record, port uint16, now time.Time) (news bool) {
 	}
 	if r.begins {
 		p.count++
+		p.began = now
 	}
 	p.last = now
 	t.peers = append(t.peers, p)
@@ -144,7 +147,7 @@ func (t *traffic) copy(absent Open) Traffic {
 	out.Plain.Active, out.Plain.Total = t.plain()
 	out.Mesh.Active, out.Mesh.Total = t.mesh()
 	for i, p := range t.peers {
-		out.Peers[len(t.peers)-1-i] = Peer{Address: p.address.String(), Kind: p.kind, Port: p.port, Count: p.count, First: p.first, Last: p.last}
+		out.Peers[len(t.peers)-1-i] = Peer{Address: p.address.String(), Kind: p.kind, Port: p.port, Count: p.count, First: p.first, Last: p.last, Began: p.began}
 	}
 	return out
 }

@@ -34,6 +34,9 @@ type Metrics struct {
 	Halves              *prometheus.GaugeVec     // by side: client, server
 	Cache               *prometheus.CounterVec   // by result: hit, miss
 
+	Records          *prometheus.CounterVec // of evidence, by result: read, excess
+	PlaintextRefused *prometheus.CounterVec // by namespace, group, port
+
 	problems *prometheus.GaugeVec
 	expiry   prometheus.Gauge
 }
@@ -58,11 +61,15 @@ func NewMetrics() *Metrics {
 	}, []string{"step"})
 	m.Halves = m.gauges("pilot_halves", "Distinct configurations in use: client halves are shared by a namespace, server halves by a workload.", "side")
 	m.Cache = m.counters("pilot_cached_halves_total", "Changed views whose configuration was remembered (hit) or translated (miss).", "result")
+	m.Records = m.counters("pilot_evidence_records_total", "Records of traffic that is not mutual TLS: read, or in excess of what a proxy may send.", "result")
+	m.PlaintextRefused = m.counters("pilot_plaintext_refused_total", "Plaintext requests (HTTP) and connections (TCP) that sidecars refused; port 0 is all that nothing names.", "namespace", "group", "port")
 	m.problems = m.gauges("pilot_problems", "Problems in force.", "code", "severity")
 	m.expiry = m.gauge("pilot_server_certificate_expiry_timestamp_seconds", "When the certificate of the xDS port expires, in seconds since 1970; 0 without TLS.")
 	m.registry.MustRegister(m.Work, collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	// A counter that does not exist yet is not zero for an alert.
+	m.Records.WithLabelValues("read")
+	m.Records.WithLabelValues("excess")
 	for _, perType := range []*prometheus.CounterVec{m.Pushes, m.Bytes, m.Resources, m.ACKs, m.NACKs, m.Ignored} {
 		for _, name := range []string{"SDS", "CDS", "EDS", "LDS", "RDS"} {
 			perType.WithLabelValues(name)
@@ -75,6 +82,18 @@ func NewMetrics() *Metrics {
 		m.RefusedConnections.WithLabelValues(reason)
 	}
 	return m
+}
+
+// EvidenceStreams registers the number of open streams of evidence.
+func (m *Metrics) EvidenceStreams(count func() (logs, stats int)) {
+	for kind, of := range map[string]func() int{
+		"logs":  func() int { n, _ := count(); return n },
+		"stats": func() int { _, n := count(); return n },
+	} {
+		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "pilot_evidence_streams", Help: "Open streams on which sidecars tell of their traffic.", ConstLabels: prometheus.Labels{"kind": kind},
+		}, func() float64 { return float64(of()) }))
+	}
 }
 
 // Handler serves the metrics in Prometheus' text format.

@@ -84,6 +84,8 @@ type Pages struct {
 	// Config is the configuration of a connected proxy, in the order of types;
 	// false if there is none of that node id.
 	Config func(ctx context.Context, node string) ([]Resources, bool, error)
+	// Traffic is what sidecars told, sorted; it may not block.
+	Traffic func() []Traffic
 	// Remote lets callers read /debug/ that are not on this machine.
 	Remote bool
 	// Calls bounds how many calls one request simulates, of the whole mesh;
@@ -109,6 +111,7 @@ func (p Pages) Handler() http.Handler {
 	mux.Handle("GET /debug/mtls", p.debug(p.mtls))
 	mux.Handle("GET /debug/explain", p.debug(p.explain))
 	mux.Handle("GET /debug/check", p.debug(p.check))
+	mux.Handle("GET /debug/traffic", p.debug(p.traffic))
 	mux.Handle("GET /debug/endpoints", p.debug(p.endpoints))
 	mux.Handle("GET /debug/mesh", p.debug(p.mesh))
 	return mux
@@ -197,6 +200,7 @@ func (p Pages) index(*http.Request, State) (any, error) {
 		{"/debug/mtls?service=&namespace=", "per service port and client namespace: who accepts and who sends what"},
 		{"/debug/explain?from=&to=", "what becomes of a call, why, and what to change; all=true or plaintext=true for all of the mesh, page by page with skip="},
 		{"/debug/check", "problems in force, and what is valid but hardly meant"},
+		{"/debug/traffic?workload=&namespace=", "who sends what is not mutual TLS, and which connections are open, by port"},
 		{"/debug/endpoints?service=", "endpoints of a service with sidecar and mode"},
 		{"/debug/mesh", "the mesh configuration in force"},
 	}, nil
