@@ -51,7 +51,7 @@ func (h *hub) traffic() []status.Traffic {
 	var out []status.Traffic
 	h.feed.Each(func(id model.WorkloadID, p feed.Proxy) {
 		t := status.Traffic{
-			Namespace: id.Namespace, Workload: id.Name, LogsSince: p.Logs, StatsSince: p.Stats,
+			Namespace: id.Namespace, Workload: id.Name, LogsSince: p.Logs, StatsSince: p.Stats, Complete: p.Complete(),
 			HandshakeErrors: p.HandshakeErrors, Records: p.Records, Excess: p.Excess, Ports: []status.TrafficPort{},
 		}
 		for _, port := range slices.Sorted(maps.Keys(p.Ports)) {
@@ -182,17 +182,21 @@ func (m mutualTLS) host(c podCall) string {
 		m.views[class] = m.s.ClientView(class)
 	}
 	for _, p := range m.s.ServerView(serverClass).Ports {
-		if p.Port != c.port {
+		if p.Port == c.port {
+			return mutualAt(m.views[class], p.Host, p.ServicePort)
+		}
+	}
+	return ""
+}
+
+func mutualAt(v *model.ClientView, host string, number uint16) string {
+	for _, svc := range v.Services {
+		if svc.Host != host {
 			continue
 		}
-		for _, svc := range m.views[class].Services {
-			if svc.Host != p.Host {
-				continue
-			}
-			for _, port := range svc.Ports {
-				if port.Number == p.ServicePort && (port.TLS == model.ClientMesh || port.TLS == model.ClientMixed) {
-					return fmt.Sprintf("%s:%d", svc.Host, port.Number)
-				}
+		for _, port := range svc.Ports {
+			if port.Number == number && (port.TLS == model.ClientMesh || port.TLS == model.ClientMixed) {
+				return fmt.Sprintf("%s:%d", host, number)
 			}
 		}
 	}

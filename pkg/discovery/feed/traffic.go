@@ -94,6 +94,9 @@ func (p Proxy) Port(port uint16) Traffic {
 	return t
 }
 
+// Complete says that ports without an entry had no connection.
+func (p Proxy) Complete() bool { return p.absent.Known }
+
 const (
 	maxPeers = 16  // listed per port
 	maxPorts = 256 // per proxy

@@ -12,7 +12,9 @@ type Traffic struct {
 	Workload  string    `json:"workload"`
 	LogsSince time.Time `json:"logsSince,omitzero"` // no record can have been missed since
 	// StatsSince is since when its stats come.
-	StatsSince      time.Time     `json:"statsSince,omitzero"`
+	StatsSince time.Time `json:"statsSince,omitzero"`
+	// Complete says that ports which are not listed had no connection.
+	Complete        bool          `json:"complete"`
 	HandshakeErrors uint64        `json:"handshakeErrors"`
 	Records         uint64        `json:"records"` // read
 	Excess          uint64        `json:"excess"`  // came faster than allowed, and were only counted
