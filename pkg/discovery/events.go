@@ -2,6 +2,7 @@ package discovery
 
 import (
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -139,4 +140,30 @@ func (h *hub) behind(e ads.Event) []model.Key {
 	}
 	slices.SortFunc(out, model.Key.Compare)
 	return slices.Compact(out)
+}
+
+func (h *hub) counted(read, excess uint64) {
+	h.metrics.Records.WithLabelValues("read").Add(float64(read))
+	h.metrics.Records.WithLabelValues("excess").Add(float64(excess))
+}
+
+func (h *hub) plaintextRefused(id model.WorkloadID, port uint16, more uint64) {
+	group := id.Name
+	if s := h.snapshot.Load(); s != nil {
+		if w := s.Workload(id); w != nil && w.Group != "" {
+			group = w.Group
+		}
+	}
+	h.metrics.PlaintextRefused.WithLabelValues(id.Namespace, group, strconv.Itoa(int(port))).Add(float64(more))
+}
+
+// lookForPodCalls says when to look again.
+func (h *hub) lookForPodCalls(now time.Time) (again time.Time) {
+	s := h.snapshot.Load()
+	if s == nil {
+		return time.Time{}
+	}
+	found, again := h.podCalls.Find(h.feed, s, now)
+	h.problems.Set("traffic", found...)
+	return again
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/meshpilot/pilot/pkg/discovery/ads"
 	"github.com/meshpilot/pilot/pkg/discovery/feed"
 	"github.com/meshpilot/pilot/pkg/discovery/status"
+	"github.com/meshpilot/pilot/pkg/discovery/traffic"
 	"github.com/meshpilot/pilot/pkg/identity/secrets"
 	"github.com/meshpilot/pilot/pkg/meshconfig"
 	"github.com/meshpilot/pilot/pkg/model"
@@ -63,7 +64,7 @@ type hub struct {
 	moved     bool                              // somebody may be redirected to ports of an earlier mesh
 	shownAt   time.Time                         // when the state was published last
 	callsAt   time.Time                         // when plaintext peers are looked at again; zero is never
-	calls     map[podCall]time.Time             // plaintext that mTLS could be, since when
+	podCalls  traffic.PodCalls
 }
 
 // delivery is a complete configuration as a source published it.
@@ -83,7 +84,6 @@ func newHub(domain string, log *slog.Logger, m *status.Metrics) *hub {
 		translator: newTranslator(m),
 		evidence:   map[model.WorkloadID]capturePorts{},
 		refused:    map[string]time.Time{},
-		calls:      map[podCall]time.Time{},
 	}
 	h.events.ready = make(chan struct{}, 1)
 	h.ledger = newLedger(m, h.problems)
@@ -176,7 +176,7 @@ func (h *hub) turn(now time.Time) (next time.Time) {
 		h.expel(h.snapshot.Load())
 	}
 	if !h.callsAt.IsZero() && !h.callsAt.After(now) {
-		h.callsAt = h.podCalls(now)
+		h.callsAt = h.lookForPodCalls(now)
 	}
 	next = earlier(h.buildAt, h.classesAt)
 	next = earlier(next, h.callsAt)

@@ -20,6 +20,7 @@ import (
 	"github.com/meshpilot/pilot/pkg/discovery/ads/wire"
 	"github.com/meshpilot/pilot/pkg/discovery/status"
 	"github.com/meshpilot/pilot/pkg/discovery/tlsport"
+	"github.com/meshpilot/pilot/pkg/discovery/traffic"
 	"github.com/meshpilot/pilot/pkg/identity"
 	"github.com/meshpilot/pilot/pkg/identity/csr"
 	"github.com/meshpilot/pilot/pkg/identity/secrets"
@@ -310,7 +311,7 @@ func (s *Server) pages() status.Pages {
 			}
 			return out, ok, nil
 		},
-		Traffic: s.hub.traffic,
+		Traffic: func() []status.Traffic { return traffic.Page(s.hub.feed, s.hub.snapshot.Load()) },
 		Remote:  s.options.DebugRemote,
 	}
 }

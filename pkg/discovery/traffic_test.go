@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/meshpilot/pilot/pkg/discovery/ads"
+	"github.com/meshpilot/pilot/pkg/discovery/traffic"
 )
 
 // teller is a sidecar of the cart that tells of plaintext.
@@ -101,7 +102,7 @@ func TestPodCalls(t *testing.T) {
 				t.Errorf("got %s: %s", f.On, f.Message)
 			}
 		}
-		at(podCallForgets+time.Minute, "") // it stopped
+		at(11*time.Minute, "") // it stopped
 		tell("127.0.0.2")
 		h.publish(bundle(t, shop), nil)
 		at(30*time.Second, "") // nobody is told to send mTLS
@@ -118,7 +119,7 @@ func TestTrafficPage(t *testing.T) {
 		tell := h.teller(t)
 		tell("127.0.0.2")
 		tell("9.9.9.9")
-		got := h.traffic()
+		got := traffic.Page(h.feed, h.snapshot.Load())
 		if len(got) != 1 || got[0].Workload != "cart-1" || len(got[0].Ports) != 1 || got[0].Complete || got[0].Ports[0].Plain.Known {
 			t.Fatalf("got %+v", got)
 		}

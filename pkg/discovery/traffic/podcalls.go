@@ -1,87 +1,15 @@
-package discovery
+package traffic
 
 import (
 	"fmt"
-	"maps"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/meshpilot/pilot/pkg/discovery/feed"
-	"github.com/meshpilot/pilot/pkg/discovery/status"
 	"github.com/meshpilot/pilot/pkg/meshconfig"
 	"github.com/meshpilot/pilot/pkg/model"
 )
-
-func (h *hub) counted(read, excess uint64) {
-	h.metrics.Records.WithLabelValues("read").Add(float64(read))
-	h.metrics.Records.WithLabelValues("excess").Add(float64(excess))
-}
-
-func (h *hub) plaintextRefused(id model.WorkloadID, port uint16, more uint64) {
-	group := id.Name
-	if s := h.snapshot.Load(); s != nil {
-		if w := s.Workload(id); w != nil && w.Group != "" {
-			group = w.Group
-		}
-	}
-	h.metrics.PlaintextRefused.WithLabelValues(id.Namespace, group, strconv.Itoa(int(port))).Add(float64(more))
-}
-
-// owners are the workloads by address. An address of several says nothing.
-func owners(s *model.Snapshot) map[string]model.WorkloadID {
-	by := map[string]model.WorkloadID{}
-	if s == nil {
-		return by
-	}
-	for _, w := range s.Workloads() {
-		if _, twice := by[w.Address]; twice {
-			by[w.Address] = model.WorkloadID{}
-		} else {
-			by[w.Address] = w.ID
-		}
-	}
-	return by
-}
-
-// traffic is what /debug/traffic shows.
-func (h *hub) traffic() []status.Traffic {
-	by := owners(h.snapshot.Load())
-	var out []status.Traffic
-	h.feed.Each(func(id model.WorkloadID, p feed.Proxy) {
-		t := status.Traffic{
-			Namespace: id.Namespace, Workload: id.Name, LogsSince: p.Logs, StatsSince: p.Stats, Complete: p.Complete(),
-			HandshakeErrors: p.HandshakeErrors, Records: p.Records, Excess: p.Excess, Ports: []status.TrafficPort{},
-		}
-		for _, port := range slices.Sorted(maps.Keys(p.Ports)) {
-			t.Ports = append(t.Ports, trafficPort(port, p.Ports[port], by))
-		}
-		out = append(out, t)
-	})
-	slices.SortFunc(out, func(a, b status.Traffic) int {
-		return strings.Compare(a.Namespace+"/"+a.Workload, b.Namespace+"/"+b.Workload)
-	})
-	return out
-}
-
-func trafficPort(port uint16, t feed.Traffic, by map[string]model.WorkloadID) status.TrafficPort {
-	out := status.TrafficPort{
-		Port: port, Plain: connections(t.Plain), MutualTLS: connections(t.Mesh),
-		Refused: t.Refused, LastPlaintext: t.LastPlain, Others: t.Others, Peers: make([]status.TrafficPeer, len(t.Peers)),
-	}
-	for i, p := range t.Peers {
-		out.Peers[i] = status.TrafficPeer{Address: p.Address, Kind: p.Kind.String(), Port: p.Port, Count: p.Count, First: p.First, Last: p.Last}
-		if id := by[p.Address]; id != (model.WorkloadID{}) {
-			out.Peers[i].Workload = id.String()
-		}
-	}
-	return out
-}
-
-func connections(o feed.Open) status.Connections {
-	return status.Connections{Open: o.Active, Total: o.Total, Known: o.Known, At: o.At}
-}
 
 const (
 	// A client may still send plaintext for a while after it was told to send
@@ -97,18 +25,19 @@ type podCall struct {
 	port           uint16
 }
 
-// podCalls reports plaintext calls to pods' own addresses, and says when to
-// look again.
-func (h *hub) podCalls(now time.Time) (again time.Time) {
-	s := h.snapshot.Load()
-	if s == nil {
-		return time.Time{}
-	}
-	by := owners(s)
+// PodCalls finds mesh clients that call pods by their own addresses. The zero
+// value has seen none.
+type PodCalls struct {
+	since map[podCall]time.Time // that mTLS could be
+}
+
+// Find lists the calls as problems, and says when to look again though nothing
+// new is told; zero is never.
+func (c *PodCalls) Find(f *feed.Feed, s *model.Snapshot, now time.Time) (found []meshconfig.Problem, again time.Time) {
+	by := Owners(s)
 	mutual := mutualTLS{s: s, views: map[model.ClientClass]*model.ClientView{}}
 	calls := map[podCall]time.Time{}
-	var found []meshconfig.Problem
-	h.feed.Each(func(server model.WorkloadID, p feed.Proxy) {
+	f.Each(func(server model.WorkloadID, p feed.Proxy) {
 		for port, t := range p.Ports {
 			for _, peer := range t.Peers {
 				call := podCall{by[peer.Address], server, port}
@@ -119,7 +48,7 @@ func (h *hub) podCalls(now time.Time) (again time.Time) {
 				if host == "" {
 					continue
 				}
-				since, before := h.calls[call]
+				since, before := c.since[call]
 				if !before {
 					since = now
 				}
@@ -130,15 +59,14 @@ func (h *hub) podCalls(now time.Time) (again time.Time) {
 			}
 		}
 	})
-	h.calls = calls
+	c.since = calls
 	slices.SortFunc(found, func(a, b meshconfig.Problem) int {
 		return strings.Compare(a.On.String()+a.Message, b.On.String()+b.Message)
 	})
-	h.problems.Set("traffic", found...)
 	if len(calls) > 0 {
-		return now.Add(podCallSettles)
+		again = now.Add(podCallSettles)
 	}
-	return time.Time{}
+	return found, again
 }
 
 func podCallProblem(c podCall, peer feed.Peer, host string) meshconfig.Problem {
