@@ -47,11 +47,19 @@ func kindOf(url []byte) (kind, bool) {
 func (k kind) full() bool { return k == clusters || k == listeners }
 
 // names numbers all resource names, so that a subscription is a bit a name.
-// A number is never given to another name. Immutable.
+// A number is never given to another name of its era. Immutable.
 type names struct {
+	era    int
 	number map[string]uint32
 	list   []string
 }
+
+// mostGone is how many names may be kept, besides thrice as many as there are
+// resources, that no table has any more.
+const mostGone = 10_000
+
+// stale says that too many names are gone: a new era begins.
+func (n *names) stale(live int) bool { return len(n.list) > 4*live+mostGone }
 
 // with is n and the names of tables that n does not have yet.
 func (n *names) with(lists []*list) *names {
@@ -62,7 +70,7 @@ func (n *names) with(lists []*list) *names {
 				continue
 			}
 			if grown == n { // readers hold n: grow a copy
-				grown = &names{number: make(map[string]uint32, len(n.list)+len(l.resources)), list: slices.Clip(n.list)}
+				grown = &names{era: n.era, number: make(map[string]uint32, len(n.list)+len(l.resources)), list: slices.Clip(n.list)}
 				for id, name := range n.list {
 					grown.number[name] = uint32(id)
 				}
@@ -217,7 +225,8 @@ type listKey struct {
 	version string
 }
 
-// newGeneration takes from prev what is the same in w.
+// newGeneration takes from prev what is the same in w. It is of a new era if
+// most names of prev's are gone.
 func newGeneration(w *World, prev *generation) *generation {
 	g := &generation{world: w, halves: make(map[*translate.Half]*half, len(w.Client)+len(w.Server)), lists: make(map[listKey]*list)}
 	if prev == nil {
@@ -257,6 +266,13 @@ func newGeneration(w *World, prev *generation) *generation {
 		add(h)
 	}
 	g.endpoints = adopt(endpoints, w.Endpoints)
+	live := 0
+	for _, l := range g.lists {
+		live += len(l.resources)
+	}
+	if prev.names.stale(live) {
+		return newGeneration(w, &generation{names: &names{era: prev.names.era + 1, number: map[string]uint32{}}})
+	}
 	g.names = prev.names.with(fresh)
 	for _, l := range fresh {
 		l.number(g.names)

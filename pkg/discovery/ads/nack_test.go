@@ -3,7 +3,11 @@ package ads
 import (
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 
 	"github.com/meshpilot/pilot/pkg/translate"
 )
@@ -110,6 +114,62 @@ func TestNackSotW(t *testing.T) {
 			}
 		}
 	})
+}
+
+// What a proxy refused it is not sent on another stream either, whether it
+// kept its configuration or begins anew; another proxy is, and so is another
+// Envoy in its place.
+func TestNackOutlivesTheStream(t *testing.T) {
+	for _, sotw := range []bool{false, true} {
+		inBed(t, StoreOptions{}, func(t *testing.T, b *bed) {
+			b.apply(simple())
+			c := newTalk(t, b.conn(), "a/1", sotw)
+			c.send(ask{kind: clusters})
+			first := c.one("CDS in-8080 out-1 out-2 sds-resident static")
+			c.ack(first)
+			m := simple().edited("a", translate.ClusterType, "out-1", "eds bad")
+			b.apply(m)
+			bad := c.take()[0]
+			c.nack(bad, "Error adding/updating cluster(s) out-1: bad")
+			b.conns[len(b.conns)-1].Close()
+			synctest.Wait()
+			again := newTalk(t, b.conn(), "a/1", sotw)
+			again.send(ask{kind: clusters})
+			h := again.take()[0]
+			if h.digests["out-1"] != first.digests["out-1"] || h.digests["static"] == "" {
+				t.Errorf("state of the world %v: out-1 is %q, want the last good one %q", sotw, h.digests["out-1"], first.digests["out-1"])
+			}
+			other := newTalk(t, b.conn(), "a/2", sotw)
+			other.send(ask{kind: clusters})
+			if h := other.take()[0]; h.digests["out-1"] != bad.digests["out-1"] {
+				t.Error("another proxy pays for it")
+			}
+		})
+	}
+}
+
+// Without a name in Envoy's text nobody knows whose fault it was, so the next
+// stream tries again.
+func TestNackThatNamesNothingEndsWithTheStream(t *testing.T) {
+	inBed(t, StoreOptions{}, func(t *testing.T, b *bed) {
+		b.apply(simple())
+		for range 2 {
+			c := newTalk(t, b.conn(), "a/1", false)
+			c.send(ask{kind: clusters})
+			c.nack(c.one("CDS in-8080 out-1 out-2 sds-resident static"), "no")
+		}
+	})
+}
+
+func TestProxyKeyTellsEnvoysApart(t *testing.T) {
+	node := func(minor uint32) *corev3.Node {
+		return &corev3.Node{Id: "a/1", UserAgentVersionType: &corev3.Node_UserAgentBuildVersion{
+			UserAgentBuildVersion: &corev3.BuildVersion{Version: &typev3.SemanticVersion{MajorNumber: 1, MinorNumber: minor}},
+		}}
+	}
+	if proxyKey(node(31)) != proxyKey(node(31)) || proxyKey(node(31)) == proxyKey(node(32)) {
+		t.Error("the key does not follow Envoy's version")
+	}
 }
 
 // Whatever a proxy refuses, it is not sent much.

@@ -157,7 +157,7 @@ func (s *stream) compose(k kind, drop bool, now time.Time) *wire.Message {
 	var differs bool
 	for i := range changes {
 		c := s.gen.change(changeKey{from: sub.held[i], to: to[i], scope: sub.scope, force: sub.force, drop: drop})
-		c = s.permitted(sub, c)
+		c = sub.permitted(sub.held[i], c)
 		changes[i] = c
 		differs = differs || len(c.updates) > 0 || len(c.removed) > 0 && (s.delta || k.full())
 	}
@@ -189,16 +189,23 @@ func (s *stream) compose(k kind, drop bool, now time.Time) *wire.Message {
 	return s.send(k, changes, s.version(k, to, changes), parts, now)
 }
 
-// permitted is c without what the proxy refused.
-func (s *stream) permitted(sub *subscription, c *change) *change {
+// permitted is c without what the proxy refused; if it holds nothing of that
+// name, with the last one that it did not refuse.
+func (sub *subscription) permitted(from holding, c *change) *change {
 	if len(sub.refused) == 0 {
 		return c
 	}
 	less := &change{removed: c.removed, after: c.after, touched: c.touched}
 	for _, r := range c.updates {
-		if !sub.refused[refusal{r.Name, r.Version}] {
-			less.updates = append(less.updates, r)
+		if sub.refused[refusal{r.Name, r.Version}] {
+			if r = sub.good[r.Name]; r == nil {
+				continue
+			}
+			if version, _ := from.lookup(r.Name); version != "" {
+				continue
+			}
 		}
+		less.updates = append(less.updates, r)
 	}
 	return less
 }

@@ -59,7 +59,7 @@ func shorten(text string) string {
 // refuse records a NACK. What Envoy names is never sent to it again in that
 // version; the rest may have been voided with it and goes again after a
 // pause, so the set shrinks with each round. If Envoy names nothing, nothing
-// goes again.
+// goes again on this stream.
 func (s *stream) refuse(k kind, f *flight, text string) {
 	now := time.Now()
 	sub := &s.kinds[k]
@@ -78,17 +78,19 @@ func (s *stream) refuse(k kind, f *flight, text string) {
 
 func (s *stream) quarantine(k kind, f *flight, text string, now time.Time) []string {
 	sub := &s.kinds[k]
-	var named []string
+	var sent, named []string
 	for _, c := range f.changes {
 		if c == nil {
 			continue
 		}
 		for _, r := range c.updates {
+			sent = append(sent, r.Name)
 			if mentions(text, r.Name) {
 				named = append(named, r.Name)
 			}
 		}
 	}
+	certain := len(named) > 0 || len(sent) == 1 // else most of them are innocent
 	for i, c := range f.changes {
 		if c == nil {
 			continue
@@ -97,6 +99,9 @@ func (s *stream) quarantine(k kind, f *flight, text string, now time.Time) []str
 		for _, r := range c.updates {
 			if len(named) == 0 || slices.Contains(named, r.Name) {
 				sub.refuse(r, f.from[i])
+				if certain {
+					s.store.remember(s.key, k, refusal{r.Name, r.Version}, sub.good[r.Name])
+				}
 			} else {
 				again = append(again, entry{s.gen.names.number[r.Name], r.Name, unsure, r})
 			}
@@ -112,14 +117,11 @@ func (s *stream) quarantine(k kind, f *flight, text string, now time.Time) []str
 // refuse quarantines r on the stream and remembers what the proxy keeps in
 // its place.
 func (sub *subscription) refuse(r *translate.Resource, before holding) {
-	if sub.refused == nil {
-		sub.refused = map[refusal]bool{}
-		sub.good = map[string]*translate.Resource{}
-	}
+	good := sub.good[r.Name]
 	if version, kept := before.lookup(r.Name); !sub.refused[refusal{r.Name, version}] {
-		sub.good[r.Name] = kept
+		good = kept
 	}
-	sub.refused[refusal{r.Name, r.Version}] = true
+	sub.add(refusal{r.Name, r.Version}, good)
 }
 
 // mentions says whether text has name as a word of its own.

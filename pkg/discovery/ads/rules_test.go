@@ -1,11 +1,16 @@
 package ads
 
 import (
+	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/meshpilot/pilot/internal/fakeenvoy"
 	"github.com/meshpilot/pilot/pkg/model"
@@ -100,5 +105,38 @@ func TestSubsetEndpoints(t *testing.T) {
 				t.Errorf("got %q", got)
 			}
 		})
+	})
+}
+
+// TestNamesOfTheGoneAreForgotten: the index of names follows what there is,
+// not what there ever was; proxies come again for it.
+func TestNamesOfTheGoneAreForgotten(t *testing.T) {
+	inBed(t, StoreOptions{}, func(t *testing.T, b *bed) {
+		many := simple()
+		many.client = maps.Clone(many.client)
+		c := many.client["a"]
+		c.clusters = maps.Clone(c.clusters)
+		for i := range mostGone + 100 {
+			c.clusters["renamed-"+strconv.Itoa(i)] = "v1"
+		}
+		many.client["a"] = c
+		b.apply(many)
+		first := newTalk(t, b.conn(), "a/1", false)
+		first.send(ask{kind: clusters})
+		first.ack(first.take()[0])
+		b.apply(simple())
+		first.mu.Lock()
+		if status.Code(first.err) != codes.Unavailable {
+			t.Errorf("the stream of the old index ended with %v", first.err)
+		}
+		first.mu.Unlock()
+		if n := len(b.store.generation.Load().names.list); n > 50 {
+			t.Errorf("%d names are kept", n)
+		}
+		again := newTalk(t, b.conn(), "a/1", false)
+		again.send(ask{kind: clusters})
+		again.ack(again.one("CDS in-8080 out-1 out-2 sds-resident static"))
+		b.apply(simple().edited("a", translate.ClusterType, "static", "v2"))
+		again.ack(again.one("CDS static"))
 	})
 }

@@ -91,7 +91,7 @@ func (s *stream) sotwEnd(k kind) {
 	*sub = subscription{
 		sent: sub.sent, acked: sub.acked, sentAt: sub.sentAt, ackedAt: sub.ackedAt,
 		acks: sub.acks, nacks: sub.nacks, nack: sub.nack, nackedAt: sub.nackedAt,
-		refused: sub.refused, good: sub.good,
+		refusals: sub.refusals,
 	}
 	if k == secrets {
 		s.secrets = nil

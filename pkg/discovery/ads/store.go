@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	lru "github.com/hashicorp/golang-lru/v2"
+
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -94,6 +96,7 @@ type Event struct {
 type Store struct {
 	options    StoreOptions
 	generation atomic.Pointer[generation]
+	memory     *lru.Cache[string, [kinds]refusals] // by proxyKey
 
 	mu      sync.Mutex
 	streams map[uint64]*stream
@@ -112,13 +115,20 @@ func NewStore(o StoreOptions) *Store {
 	if o.SendTimeout == 0 {
 		o.SendTimeout = 30 * time.Second
 	}
-	return &Store{options: o, streams: map[uint64]*stream{}}
+	memory, _ := lru.New[string, [kinds]refusals](mostRemembered) // fails only for a size below 1
+	return &Store{options: o, memory: memory, streams: map[uint64]*stream{}}
 }
 
 // Apply makes w the world that proxies get, and returns before they have it.
 // Streams whose tables did not move are sent nothing. Calls must not overlap.
 func (s *Store) Apply(w *World) {
-	s.generation.Store(newGeneration(w, s.generation.Load()))
+	prev, next := s.generation.Load(), newGeneration(w, s.generation.Load())
+	s.generation.Store(next)
+	if prev != nil && prev.names.era != next.names.era {
+		for _, st := range s.all() { // who comes again is numbered anew
+			st.stop(status.Error(codes.Unavailable, "the index of names begins anew"))
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, st := range s.streams {

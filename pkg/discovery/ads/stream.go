@@ -26,6 +26,7 @@ type stream struct {
 	id      uint64
 	delta   bool
 	node    string
+	key     string // proxyKey
 	proxy   model.Proxy
 	started time.Time
 	known   chan struct{} // closed once the proxy's halves are there
@@ -63,8 +64,7 @@ type subscription struct {
 	held    [2]holding // of the client half (or the mesh's endpoints), of the server half
 	flight  *flight    // the response that is not answered yet
 	retryAt time.Time  // after a refusal
-	refused map[refusal]bool
-	good    map[string]*translate.Resource // what the proxy keeps in place of refused ones
+	refusals
 
 	sent, acked, nonce string
 	sentAt, ackedAt    time.Time
@@ -73,9 +73,6 @@ type subscription struct {
 	nack               string
 	nackedAt           time.Time
 }
-
-// refusal is what is never sent again on a stream.
-type refusal struct{ name, version string }
 
 // flight is a response on its way.
 type flight struct {
@@ -141,9 +138,10 @@ func (s *Store) open(g grpc.ServerStream, delta bool, r *wire.Request) (*stream,
 		return nil, err
 	}
 	st := &stream{
-		store: s, grpc: g, id: id, delta: delta, node: node.GetId(), proxy: proxy,
+		store: s, grpc: g, id: id, delta: delta, node: node.GetId(), key: proxyKey(node), proxy: proxy,
 		started: time.Now(), known: make(chan struct{}),
 	}
+	s.recall(st)
 	st.mu.Lock() // Connected is the first event
 	defer st.mu.Unlock()
 	if err := s.enter(st); err != nil {
@@ -212,8 +210,8 @@ func (s *stream) prepare() *wire.Message {
 // not in it keeps those it has.
 func (s *stream) sync() {
 	g := s.store.generation.Load()
-	if g == nil || g == s.gen {
-		return
+	if g == nil || g == s.gen || s.gen != nil && s.gen.names.era != g.names.era {
+		return // of another era: the stream is about to end
 	}
 	grown := s.gen == nil || s.gen.names != g.names
 	s.gen = g
