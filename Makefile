@@ -7,6 +7,7 @@ SHELL := bash
 ARGS ?=
 FUZZTIME ?= 2m
 BENCHTIME ?= 1s
+ROTATION ?= 10m
 e2e := ./test/e2e/...
 say = @echo "==> $(1)"
 # Real Envoy first on PATH (the script says what it does), and sbin for iptables.
@@ -39,6 +40,11 @@ test: ## all tests, then real Envoys end to end in both capture modes
 	@go test $(unit)
 	$(call say,real Envoys end to end in both capture modes; takes minutes)
 	@$(with_envoy) go test -count=1 -timeout=20m $(e2e)
+
+.PHONY: rotation
+rotation: ## certificates and a root rotate under load for ROTATION (10m), on real Envoys
+	$(call say,rotating certificates for $(ROTATION))
+	@$(with_envoy) PILOT_ROTATION=$(ROTATION) go test -count=1 -timeout=2h -run '^TestRotation$$' -v $(e2e) | grep -v 'mode STRICT$$'
 
 .PHONY: golden
 golden: ## rewrite the golden files; look at the git diff afterwards

@@ -45,7 +45,7 @@ type pair struct {
 	share      float64 // of connections in the last interval with one; line protocols
 	connsBase  envoy.Connections
 	connsSeen  bool
-	seen       rotation.Leaf // of the caller, by the last answer that names one
+	seen       rotation.Leaf // the caller's latest, by the answers so far
 	seenHash   string
 	changes    int // of seen
 }
@@ -140,16 +140,20 @@ func (p *pair) record(o outcome, err error) {
 	p.recent = append(p.recent, o)
 }
 
-// recordLeaf takes which certificate of the caller the callee saw.
+// recordLeaf takes which certificate of the caller the callee saw. Older ones
+// on connections that are still open do not count as a change.
 func (p *pair) recordLeaf(hash string) {
 	l := p.leaves()
 	if l == nil || hash == p.seenHash {
 		return
 	}
-	if p.seenHash != "" {
+	seen := l.ByHash(hash)
+	if p.seen.Number > 0 && seen.Number > p.seen.Number {
 		p.changes++
 	}
-	p.seen, p.seenHash = l.ByHash(hash), hash
+	if seen.Number >= p.seen.Number {
+		p.seen, p.seenHash = seen, hash
+	}
 }
 
 // errorText leaves out the addresses of a network error: the row has those
@@ -201,8 +205,8 @@ type Row struct {
 	latest    int // how many calls Now and FailedNow are about
 	// Since is when the oldest of the latest calls was answered.
 	Since time.Time `json:"-"`
-	// PeerSerial is that of the caller's certificate in the last answer that
-	// names one, as PeerLeaf is its number; PeerChanges is how often it changed.
+	// PeerSerial is that of the caller's latest certificate that an answer told
+	// of, and PeerLeaf its number; PeerChanges is how often there was a later one.
 	PeerSerial  string `json:"peerSerial,omitempty"`
 	PeerLeaf    int    `json:"peerLeaf,omitempty"`
 	PeerChanges int    `json:"peerChanges,omitempty"`
