@@ -68,6 +68,8 @@ bench: ## benchmarks of all packages, then pushes to thousands of proxies
 	@go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) -timeout 60m $(unit)
 	$(call say,pushes over real gRPC to proxies in another process)
 	@go run ./test/bench/push $(ARGS)
+	$(call say,evidence of traffic from proxies in another process)
+	@go run ./test/bench/feed
 
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck

@@ -34,13 +34,14 @@ func statsConfig(all bool) *metricsv3.StatsConfig {
 		return nil
 	}
 	list := &matcherv3.ListStringMatcher{}
-	for _, prefix := range []string{"server.", "listener_manager.", "cluster_manager.", "cluster.xds-grpc.", "control_plane.", "access_logs.", "sds."} {
+	for _, prefix := range []string{"server.", "listener_manager.", "cluster_manager.", "control_plane.", "access_logs.", "sds."} {
 		list.Patterns = append(list.Patterns, &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: prefix}})
 	}
 	for _, suffix := range []string{".update_rejected", ".expiration_unix_time_seconds"} {
 		list.Patterns = append(list.Patterns, &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Suffix{Suffix: suffix}})
 	}
 	for _, regex := range []string{
+		`cluster\.xds-grpc\.(upstream_cx_(active|total|connect_fail)|upstream_rq_active|ssl\.(handshake|connection_error|fail_verify_.+))`,
 		`listener\..+\.(ssl\.(handshake|connection_error|no_certificate|fail_verify_.+)|downstream_cx_total|no_filter_chain_match)`,
 		`(http|tcp)\.inbound_[^.]+\.downstream_(cx_total|cx_active|rq_total|rq_active|rq_4xx|rq_5xx)`,
 		`cluster\.(inbound\|.*|InboundPassthroughCluster)\.upstream_cx_(active|total|connect_fail)`,
