@@ -26,7 +26,7 @@ type caFlags struct {
 func (f *caFlags) register(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	f.given = flags.Changed
-	flags.StringVar(&f.dir, "state-dir", defaultStateDir(), "where the self-signed CA is kept; made if it is not there")
+	flags.StringVar(&f.dir, "state-dir", defaultStateDir(), "where the self-signed CA, and the phases of rollouts, are kept; made if it is not there")
 	flags.BoolVar(&f.selfSigned, "self-signed-ca", true, "make and keep an own root (default: unless --signing-cert or another file of a CA is given)")
 	flags.StringVar(&f.org, "self-signed-ca-org", identity.DefaultOrg, "organisation of an own root")
 	flags.DurationVar(&f.rootTTL, "self-signed-ca-cert-ttl", identity.DefaultRootTTL, "lifetime of an own root")

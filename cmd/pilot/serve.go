@@ -1,10 +1,15 @@
 package main
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"io"
 	"log/slog"
+	"path/filepath"
 
 	"github.com/meshpilot/pilot/pkg/discovery"
+	"github.com/meshpilot/pilot/pkg/discovery/phases"
 	"github.com/meshpilot/pilot/pkg/meshconfig/file"
 	"github.com/spf13/cobra"
 )
@@ -43,7 +48,7 @@ Exit codes: 0 stopped by Ctrl-C or SIGTERM, 2 could not start or failed.`,
 
   # Another control plane on the same machine
   pilot serve config/ --plaintext-address 127.0.0.1:16010 --tls-address "" \
-      --metrics-address "" --http-address 127.0.0.1:18080`,
+      --metrics-address "" --http-address 127.0.0.1:18080 --state-dir other/`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: from.completeDirectory(false),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -67,7 +72,7 @@ Exit codes: 0 stopped by Ctrl-C or SIGTERM, 2 could not start or failed.`,
 			if o.Secrets, err = accounts.controller(o.CA, authority.renewal, o.Log); err != nil {
 				return err
 			}
-			return discovery.Run(cmd.Context(), o)
+			return serveInPhases(cmd.Context(), o, authority.dir)
 		},
 	}
 	from.register(cmd)
@@ -83,6 +88,16 @@ Exit codes: 0 stopped by Ctrl-C or SIGTERM, 2 could not start or failed.`,
 	cmd.Flags().StringVar(&o.HTTPAddress, "http-address", ":8080", "/readyz and /debug/")
 	cmd.Flags().BoolVar(&o.DebugRemote, "debug-remote", false, "let other machines see /debug/")
 	return cmd
+}
+
+// serveInPhases keeps the phases of rollouts in the state directory.
+func serveInPhases(ctx context.Context, o discovery.Options, state string) error {
+	stored, err := phases.Open(filepath.Join(state, "rollout.json"))
+	if err != nil {
+		return fmt.Errorf("--state-dir: %w", err)
+	}
+	o.Phases = stored
+	return errors.Join(discovery.Run(ctx, o), stored.Close())
 }
 
 func newLog(w io.Writer) *slog.Logger { return slog.New(slog.NewTextHandler(w, nil)) }

@@ -54,7 +54,7 @@ func (h *hub) snapshotNow() (s *model.Snapshot, in model.Inputs) {
 	build := func() {
 		in = h.inputs
 		in.Connected = slices.SortedFunc(maps.Keys(h.evidence), model.WorkloadID.Compare)
-		h.timed("build", func() { s = model.Build(in) })
+		h.timed("build", func() { s = h.rollouts.build(&in, time.Now()) })
 	}
 	build()
 	news := false

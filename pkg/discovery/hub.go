@@ -1,3 +1,6 @@
+// Package discovery is the shell: the loop that turns bundles into worlds,
+// the store that sends them to proxies over ADS, and the record of what
+// proxies answered. All goroutines and locks of the data path are here.
 package discovery
 
 import (
@@ -49,6 +52,7 @@ type hub struct {
 	problems   *status.Problems
 	ledger     *ledger
 	translator *translator
+	rollouts   *rollouts // nil: modes are in force at once
 
 	bundle    *meshconfig.Bundle // nil before the first
 	fresh     bool               // the bundle is not compiled yet
@@ -126,12 +130,14 @@ func (h *hub) run(ctx context.Context) {
 				h.hear(e)
 			}
 			h.ledger.forgive(h.store.Proxies)
+			h.heard(time.Now())
+		case <-h.feed.Changed():
+			h.callsAt = earlier(h.callsAt, time.Now())
+			h.heard(time.Now())
 		case <-h.reports.ready:
 			for origin, problems := range h.reports.take() {
 				h.problems.Set(origin, problems...)
 			}
-		case <-h.feed.Changed():
-			h.callsAt = earlier(h.callsAt, time.Now())
 		case <-timer.C:
 		}
 		timer.Stop()
@@ -178,8 +184,14 @@ func (h *hub) turn(now time.Time) (next time.Time) {
 	if !h.callsAt.IsZero() && !h.callsAt.After(now) {
 		h.callsAt = h.lookForPodCalls(now)
 	}
+	if due := h.rollouts.due(); !due.IsZero() && !due.After(now) && h.buildAt.IsZero() {
+		h.stepRollouts(now)
+	}
 	next = earlier(h.buildAt, h.classesAt)
 	next = earlier(next, h.callsAt)
+	if h.buildAt.IsZero() { // else a build comes first
+		next = earlier(next, h.rollouts.due())
+	}
 	next = earlier(next, h.expiresAt)
 	next = earlier(next, h.ledger.overdue(now))
 	next = earlier(next, h.ledger.settle(now))
@@ -206,6 +218,6 @@ func (h *hub) show(now time.Time) {
 	}
 	h.published.Store(&status.State{
 		Snapshot: h.snapshot.Load(), Bundle: h.built, Inputs: h.inputs, Mesh: h.mesh,
-		Findings: h.problems.List(now), Edits: slices.Clone(h.ledger.edits),
+		Findings: h.problems.List(now), Edits: slices.Clone(h.ledger.edits), Rollouts: h.rollouts.report(),
 	})
 }

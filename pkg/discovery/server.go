@@ -18,6 +18,7 @@ import (
 
 	"github.com/meshpilot/pilot/pkg/discovery/ads"
 	"github.com/meshpilot/pilot/pkg/discovery/ads/wire"
+	"github.com/meshpilot/pilot/pkg/discovery/phases"
 	"github.com/meshpilot/pilot/pkg/discovery/status"
 	"github.com/meshpilot/pilot/pkg/discovery/tlsport"
 	"github.com/meshpilot/pilot/pkg/discovery/traffic"
@@ -40,6 +41,10 @@ type Options struct {
 	CA *identity.CA
 	// Secrets keeps those of the service accounts of Source; nil is none.
 	Secrets *secrets.Controller
+
+	// Phases keeps how far changes of modes are, so that they can be carried
+	// out on proof; nil: a mode is in force at once.
+	Phases phases.Store
 
 	PlaintextAddress string // xDS without TLS, usually 127.0.0.1:15010
 	// PlaintextRemote allows a PlaintextAddress that other machines reach:
@@ -100,6 +105,12 @@ func Listen(o Options) (*Server, error) {
 	}
 	m := status.NewMetrics()
 	s := &Server{options: o, metrics: m, hub: newHub(o.Domain, o.Log, m)}
+	if o.Phases != nil {
+		var err error
+		if s.hub.rollouts, err = newRollouts(o.Phases); err != nil {
+			return nil, err
+		}
+	}
 	if o.TLSAddress != "" {
 		var err error
 		if s.tokens, err = openTokens(o.BootstrapTokens); err != nil {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/meshpilot/pilot/pkg/discovery"
+	"github.com/meshpilot/pilot/pkg/discovery/phases"
 	"github.com/meshpilot/pilot/pkg/discovery/status"
 	"github.com/meshpilot/pilot/pkg/meshconfig"
 	"github.com/meshpilot/pilot/pkg/meshconfig/file"
@@ -32,7 +33,8 @@ type control struct {
 	states  chan state // holds one; the latest wins
 	cancel  context.CancelFunc
 	done    chan struct{}
-	err     error // why the server ended; set before done is closed
+	stored  *phases.File // how far changes of modes are
+	err     error        // why the server ended; set before done is closed
 
 	mu    sync.Mutex
 	times []editTime
@@ -49,7 +51,13 @@ func startControl(o Options, s *setting, log string) (*control, error) {
 	if c.log, err = os.Create(log); err != nil {
 		return nil, err
 	}
+	stored, err := phases.Open(filepath.Join(filepath.Dir(log), "rollout.json"))
+	if err != nil {
+		return nil, errors.Join(err, c.log.Close())
+	}
+	c.stored = stored
 	options := discovery.Options{
+		Phases: stored,
 		Source: c, Domain: domain, CA: s.ca,
 		TLSAddress:     join(o.Address, xdsPort),
 		MetricsAddress: join(o.Address, metricsPort),
@@ -62,7 +70,7 @@ func startControl(o Options, s *setting, log string) (*control, error) {
 		options.ListenTLS = s.network.Listen
 	}
 	if err := freeForControl(options.MetricsAddress, options.HTTPAddress); err != nil {
-		return nil, errors.Join(err, c.log.Close())
+		return nil, errors.Join(err, stored.Close(), c.log.Close())
 	}
 	if s.network == nil {
 		err = freeForControl(options.TLSAddress)
@@ -71,7 +79,7 @@ func startControl(o Options, s *setting, log string) (*control, error) {
 		c.server, err = discovery.Listen(options)
 	}
 	if err != nil {
-		return nil, errors.Join(err, c.log.Close())
+		return nil, errors.Join(err, stored.Close(), c.log.Close())
 	}
 	s.discovery = c.server.Addresses().TLS
 	ctx, cancel := context.WithCancel(context.Background())
@@ -138,7 +146,7 @@ func (c *control) next(ctx context.Context) (state, error) {
 func (c *control) stop() error {
 	c.cancel()
 	<-c.done
-	return errors.Join(c.err, c.log.Close())
+	return errors.Join(c.err, c.stored.Close(), c.log.Close())
 }
 
 // written is when the edit that was published at the time was written.

@@ -42,13 +42,19 @@ func config(t *testing.T, from string) string {
 		}
 		text := strings.ReplaceAll(string(content), "127.10.0.", network()+".")
 		if filepath.Base(file) == "mesh.yaml" {
-			// Drained within the tests' patience.
+			// Drained within the tests' patience, and modes in force at once,
+			// unless a test is about how they come into force.
 			text += "\ndefaultConfig:\n  drainDuration: 1s\n"
+			if !strings.Contains(text, "mtlsRollout") {
+				text += immediate
+			}
 		}
 		write(t, filepath.Join(dir, filepath.Base(file)), text)
 	}
 	return dir
 }
+
+const immediate = "mtlsRollout: {mode: IMMEDIATE}\n"
 
 // network is a /24 in 127.0.0.0/8 that depends on the process.
 func network() string { return fmt.Sprintf("127.%d.%d", 30+os.Getpid()%100, os.Getpid()/100%250) }

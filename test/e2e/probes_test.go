@@ -85,7 +85,7 @@ func TestProbes(t *testing.T) {
 	t.Run("grpc", k.grpc)
 	t.Run("other ports", k.otherPorts)
 	t.Run("reset", func(t *testing.T) {
-		write(t, filepath.Join(dir, "mesh.yaml"), "authPolicy: MUTUAL_TLS\nplaintextRefusal: RESET\n")
+		write(t, filepath.Join(dir, "mesh.yaml"), "authPolicy: MUTUAL_TLS\nplaintextRefusal: RESET\n"+immediate)
 		k.eventually("RESET is in force", func() bool { return !strings.Contains(k.raw(8080, get("/admin")), "plaintext refused") })
 		if got := k.raw(8080, get("/admin")); status(got) != "403" || !strings.Contains(got, "content-length: 0") && !strings.HasSuffix(got, "\r\n\r\n") {
 			t.Errorf("got %q", got)

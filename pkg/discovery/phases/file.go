@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"github.com/meshpilot/pilot/pkg/model"
 	"github.com/meshpilot/pilot/pkg/rollout"
@@ -24,13 +25,33 @@ type Store interface {
 
 // File is the Store of a machine: one file that is replaced as a whole.
 type File struct {
-	Path string
+	path string
+	lock *os.File
 	last []byte
 }
 
+// Open takes the file for this process, until Close; its directory is made if
+// it is not there. Two control planes with one file would undo each other.
+func Open(path string) (*File, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, err
+	}
+	lock, err := os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return nil, errors.Join(fmt.Errorf("%s belongs to another control plane that is running: %w", path, err), lock.Close())
+	}
+	return &File{path: path, lock: lock}, nil
+}
+
+// Close lets another process have the file.
+func (f *File) Close() error { return f.lock.Close() }
+
 // Load implements Store. The file is left alone if it cannot be read.
 func (f *File) Load() (map[model.Target]rollout.State, error) {
-	data, err := os.ReadFile(f.Path)
+	data, err := os.ReadFile(f.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -40,7 +61,7 @@ func (f *File) Load() (map[model.Target]rollout.State, error) {
 	states, err := rollout.Decode(data)
 	if err != nil {
 		return nil, fmt.Errorf("%s is not what pilot stored there: %w; restore it from a copy, or, if every client and server "+
-			"of the mesh is known to be where its mode ends, move it away", f.Path, err)
+			"of the mesh is known to be where its mode ends, move it away", f.path, err)
 	}
 	f.last = data
 	return states, nil
@@ -52,7 +73,7 @@ func (f *File) Save(states map[model.Target]rollout.State) error {
 	if err != nil || bytes.Equal(data, f.last) {
 		return err
 	}
-	if err := replace(f.Path, data); err != nil {
+	if err := replace(f.path, data); err != nil {
 		return fmt.Errorf("store rollout phases: %w", err)
 	}
 	f.last = data

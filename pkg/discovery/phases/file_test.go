@@ -13,19 +13,26 @@ import (
 
 func TestFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "rollout.json")
-	if states, err := (&File{Path: path}).Load(); states != nil || err != nil {
+	f := open(t, path)
+	if states, err := f.Load(); states != nil || err != nil {
 		t.Fatalf("of no file: %v, %v", states, err)
 	}
-	f := &File{Path: path}
 	states := map[model.Target]rollout.State{{Namespace: "shop", Group: "cart", Port: 80}: {Phase: model.PhaseGrace, Mode: model.Strict}}
 	if err := f.Save(states); err != nil {
 		t.Fatal(err)
 	}
-	got, err := (&File{Path: path}).Load()
+	if _, err := Open(path); err == nil || !strings.Contains(err.Error(), "another control plane") {
+		t.Errorf("opened twice: %v", err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	f = open(t, path)
+	got, err := f.Load()
 	if err != nil || !reflect.DeepEqual(got, states) {
 		t.Fatalf("%v, %v", got, err)
 	}
-	if entries, _ := os.ReadDir(filepath.Dir(path)); len(entries) != 1 {
+	if entries, _ := os.ReadDir(filepath.Dir(path)); len(entries) != 2 { // and the lock
 		t.Errorf("%d files are left", len(entries))
 	}
 	before, _ := os.Stat(path)
@@ -35,9 +42,19 @@ func TestFile(t *testing.T) {
 	if after, _ := os.Stat(path); !os.SameFile(before, after) {
 		t.Error("written again although nothing changed")
 	}
-	if err := (&File{Path: filepath.Join(path, "x")}).Save(states); err == nil {
-		t.Error("saved below a file")
+	if _, err := Open(filepath.Join(path, "x")); err == nil {
+		t.Error("opened below a file")
 	}
+}
+
+func open(t *testing.T, path string) *File {
+	t.Helper()
+	f, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.Close() })
+	return f
 }
 
 // A file that is torn, or not ours, is an error, and stays as it is.
@@ -47,7 +64,7 @@ func TestTornFile(t *testing.T) {
 	if err := os.WriteFile(path, []byte(torn), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	_, err := (&File{Path: path}).Load()
+	_, err := open(t, path).Load()
 	if err == nil || !strings.Contains(err.Error(), path+" is not what pilot stored there") {
 		t.Errorf("error %v", err)
 	}

@@ -26,6 +26,7 @@ type State struct {
 	Findings []Finding
 	Proxies  []Proxy
 	Edits    []Edit
+	Rollouts []Rollout // of all targets, sorted; none without phases
 }
 
 // Mesh says where the mesh configuration in force comes from.
@@ -109,6 +110,7 @@ func (p Pages) Handler() http.Handler {
 	mux.Handle("GET /debug/edits", p.debug(p.edits))
 	mux.Handle("GET /debug/config", p.debug(p.config))
 	mux.Handle("GET /debug/mtls", p.debug(p.mtls))
+	mux.Handle("GET /debug/rollouts", p.debug(p.rollouts))
 	mux.Handle("GET /debug/explain", p.debug(p.explain))
 	mux.Handle("GET /debug/check", p.debug(p.check))
 	mux.Handle("GET /debug/traffic", p.debug(p.traffic))

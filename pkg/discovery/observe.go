@@ -1,0 +1,116 @@
+package discovery
+
+import (
+	"github.com/meshpilot/pilot/pkg/discovery/ads"
+	"github.com/meshpilot/pilot/pkg/discovery/feed"
+	"github.com/meshpilot/pilot/pkg/model"
+	"github.com/meshpilot/pilot/pkg/rollout"
+)
+
+// observation is what is known of all proxies at one moment, against the
+// world in force. What is not known is not proven.
+type observation struct {
+	snapshot *model.Snapshot
+	traffic  func(model.WorkloadID) (feed.Proxy, bool)
+	inbound  map[model.WorkloadID]string // by workload with a sidecar; empty: proven
+	behind   []behind                    // clients that are not proven
+	at       map[string]model.WorkloadID // by address
+}
+
+type behind struct {
+	namespace string
+	rollout.Blocker
+}
+
+const notConnected = "has a sidecar that is not connected"
+
+func (h *hub) observe(s *model.Snapshot) *observation {
+	o := &observation{
+		snapshot: s, traffic: h.feed.Of,
+		inbound: map[model.WorkloadID]string{}, at: map[string]model.WorkloadID{},
+	}
+	streams := map[model.WorkloadID]ads.Progress{} // of the newest
+	for _, p := range h.store.Progress() {
+		if known, twice := streams[p.Proxy.ID]; !twice || known.Stream < p.Stream {
+			streams[p.Proxy.ID] = p
+		}
+	}
+	for _, w := range s.Workloads() {
+		o.at[w.Address] = w.ID
+		p, connected := streams[w.ID]
+		switch {
+		case !connected && !s.HasSidecar(w.ID):
+			continue
+		case !connected:
+			p.Inbound, p.Outbound = notConnected, notConnected
+		default:
+			h.withheld(s, &p)
+		}
+		o.inbound[w.ID] = p.Inbound
+		if p.Outbound != "" {
+			o.behind = append(o.behind, behind{w.ID.Namespace, rollout.Blocker{Who: w.ID.String(), What: p.Outbound}})
+		}
+	}
+	return o
+}
+
+// withheld takes back what looks proven only because the proxy keeps an
+// earlier configuration.
+func (h *hub) withheld(s *model.Snapshot, p *ads.Progress) {
+	client, server, _ := s.ClassOf(p.Proxy)
+	if h.translator.client[client].bad != nil {
+		p.Outbound = "keeps an earlier configuration, as Envoy would refuse the present one"
+	}
+	if h.translator.server[server].bad != nil {
+		p.Inbound = "keeps an earlier configuration, as Envoy would refuse the present one"
+	}
+}
+
+// evidence is what is known about one target.
+func (o *observation) evidence(w *model.Wanted, state rollout.State) rollout.Evidence {
+	var e rollout.Evidence
+	for _, id := range w.Workloads {
+		told, _ := o.traffic(id)
+		port := told.Port(w.Port)
+		unproven, known := o.inbound[id]
+		if !known {
+			unproven = notConnected
+		}
+		e.Servers = append(e.Servers, rollout.Server{
+			Workload: id, Unproven: unproven, Logs: told.Logs, Stats: told.Stats, Failed: told.HandshakeErrors,
+			Plain: connections(port.Plain), Mesh: connections(port.Mesh),
+		})
+		for _, p := range port.Peers {
+			e.Peers = append(e.Peers, o.peer(p))
+		}
+	}
+	for _, b := range o.behind {
+		if o.snapshot.Calls(b.namespace, w) {
+			e.Clients = append(e.Clients, b.Blocker)
+		}
+	}
+	if state.Phase == model.PhaseMoved || state.Phase == model.PhaseOpened {
+		for _, f := range o.snapshot.Fixed(w) {
+			b := rollout.Blocker{Who: "clients of " + f.Host, What: "send plaintext, by " + f.By}
+			if f.TLS == model.ClientMesh || f.TLS == model.ClientMixed {
+				b.What = "send mTLS, by " + f.By
+				e.Mesh = append(e.Mesh, b)
+				continue
+			}
+			e.Plaintext = append(e.Plaintext, b)
+		}
+	}
+	return e
+}
+
+func (o *observation) peer(p feed.Peer) rollout.Peer {
+	out := rollout.Peer{Name: p.Address, Refused: p.Kind == feed.Refused, Count: p.Count, Last: p.Last}
+	if id, ok := o.at[p.Address]; ok {
+		out.Name, out.Sidecar = id.String()+" at "+p.Address, o.snapshot.HasSidecar(id)
+	}
+	return out
+}
+
+func connections(o feed.Open) rollout.Connections {
+	return rollout.Connections{Known: o.Known, Open: o.Active, Total: o.Total, At: o.At}
+}

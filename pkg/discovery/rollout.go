@@ -1,0 +1,191 @@
+package discovery
+
+import (
+	"fmt"
+	"maps"
+	"strings"
+	"time"
+
+	"github.com/meshpilot/pilot/pkg/discovery/phases"
+	"github.com/meshpilot/pilot/pkg/discovery/status"
+	"github.com/meshpilot/pilot/pkg/meshconfig"
+	"github.com/meshpilot/pilot/pkg/model"
+	"github.com/meshpilot/pilot/pkg/rollout"
+)
+
+// retryTime is how soon storing is tried again.
+const retryTime = time.Second
+
+// rollouts carry changes of modes out in phases. Nothing reaches a proxy
+// before its phase is stored. The hub owns them; nil: there are no phases.
+type rollouts struct {
+	engine *rollout.Engine
+	store  phases.Store
+	wanted []model.Wanted // of the snapshot in force
+	waits  map[model.Target]rollout.Wait
+	again  time.Time // when something may move although nothing is new; zero is never
+	newsAt time.Time // when news are looked at; zero: there are none
+	first  time.Time // of these news
+	failed error     // of storing
+}
+
+func newRollouts(store phases.Store) (*rollouts, error) {
+	stored, err := store.Load()
+	if err != nil {
+		return nil, err
+	}
+	return &rollouts{engine: rollout.NewEngine(stored), store: store, waits: map[model.Target]rollout.Wait{}}, nil
+}
+
+// build makes the snapshot of inputs in the phases that follow from them.
+func (r *rollouts) build(in *model.Inputs, now time.Time) *model.Snapshot {
+	if r == nil {
+		return model.Build(*in)
+	}
+	in.Phases = r.engine.Phases()
+	s := model.Build(*in)
+	r.wanted = s.Targets()
+	if r.change(func() bool { return r.engine.Want(r.wanted, now) }) {
+		in.Phases = r.engine.Phases()
+		s = model.Build(*in)
+		r.wanted = s.Targets()
+	}
+	r.again = now // whoever is under way is looked at
+	return s
+}
+
+// change lets the engine move, and takes that back if it cannot be stored.
+func (r *rollouts) change(move func() bool) (moved bool) {
+	before := maps.Clone(r.engine.States())
+	moved = move()
+	if r.failed = r.store.Save(r.engine.States()); r.failed != nil {
+		r.engine = rollout.NewEngine(before)
+		return false
+	}
+	return moved
+}
+
+// news says that evidence changed: it is looked at when it is quiet, but not
+// later than a refresh delay.
+func (r *rollouts) news(now time.Time, longest time.Duration) {
+	if r == nil || len(r.waits) == 0 {
+		return
+	}
+	if r.first.IsZero() {
+		r.first = now
+	}
+	r.newsAt = earlier(now.Add(quietTime), r.first.Add(longest))
+}
+
+// due is when step is to be called; zero is never.
+func (r *rollouts) due() time.Time {
+	if r == nil {
+		return time.Time{}
+	}
+	return earlier(r.again, r.newsAt)
+}
+
+// step moves the targets whose evidence allows it, and says whether any did.
+func (r *rollouts) step(see *observation, now time.Time) (moved bool) {
+	r.again, r.newsAt, r.first = time.Time{}, time.Time{}, time.Time{}
+	waits := map[model.Target]rollout.Wait{}
+	moved = r.change(func() bool {
+		moved := false
+		for i := range r.wanted {
+			w := &r.wanted[i]
+			state := r.engine.States()[w.Target]
+			if !state.Watched(w.Rollout, now) {
+				continue
+			}
+			wait := r.engine.Step(w, see.evidence(w, state), now)
+			if r.engine.States()[w.Target].Phase != state.Phase {
+				moved = true
+				continue
+			}
+			if len(wait.For) > 0 || !wait.Again.IsZero() {
+				waits[w.Target] = wait
+			}
+			r.again = earlier(r.again, wait.Again)
+		}
+		return moved
+	})
+	r.waits = waits
+	if r.failed != nil {
+		r.again = now.Add(retryTime)
+	}
+	return moved
+}
+
+// problems are the targets that are held, and why.
+func (r *rollouts) problems() []meshconfig.Problem {
+	if r == nil {
+		return nil
+	}
+	var out []meshconfig.Problem
+	if r.failed != nil {
+		out = append(out, meshconfig.Problem{
+			Code: "INTERNAL", Severity: meshconfig.Error, On: model.Key{Kind: "Rollout"},
+			Message: "no change of a mode goes on, as its phase cannot be stored: " + r.failed.Error(),
+		})
+	}
+	for i := range r.wanted {
+		w := &r.wanted[i]
+		wait := r.waits[w.Target]
+		if !wait.Held {
+			continue
+		}
+		out = append(out, meshconfig.Problem{
+			Code: "ROLLOUT_HELD", Severity: meshconfig.Warning, On: w.Decision.Source,
+			Message: fmt.Sprintf("%s stays %s on the way to %s, set by %s: %s",
+				status.TargetName(w.Target), w.Decision.Phase, w.Decision.Mode, w.Decision.By(), blockerText(wait.For)),
+		})
+	}
+	return out
+}
+
+// blockerText names the first few, without what changes all the time.
+func blockerText(blockers []rollout.Blocker) string {
+	const most = 5
+	var names []string
+	for _, b := range blockers[:min(most, len(blockers))] {
+		b.Detail = ""
+		names = append(names, b.String())
+	}
+	text := strings.Join(names, "; ")
+	if more := len(blockers) - most; more > 0 {
+		text += fmt.Sprintf("; and %d more", more)
+	}
+	return text
+}
+
+// report is what the pages show of each target.
+func (r *rollouts) report() []status.Rollout {
+	if r == nil {
+		return nil
+	}
+	out := make([]status.Rollout, len(r.wanted))
+	for i := range r.wanted {
+		w := &r.wanted[i]
+		state, wait := r.engine.States()[w.Target], r.waits[w.Target]
+		out[i] = status.Rollout{Wanted: w, Since: state.Since, Settled: state.Settled(), Held: wait.Held, Waits: wait.For}
+	}
+	return out
+}
+
+// heard is told of whatever may be evidence.
+func (h *hub) heard(now time.Time) {
+	if s := h.snapshot.Load(); s != nil {
+		h.rollouts.news(now, s.Mesh().RefreshDelay)
+	}
+}
+
+// stepRollouts moves what is proven, and lets the proxies have it.
+func (h *hub) stepRollouts(now time.Time) {
+	s := h.snapshot.Load()
+	moved, failed := false, h.rollouts.failed
+	h.timed("rollout", func() { moved = h.rollouts.step(h.observe(s), now) })
+	h.problems.Set("rollouts", h.rollouts.problems()...)
+	if moved || failed != nil && h.rollouts.failed == nil { // what could not be stored is tried again
+		h.build()
+	}
+}
