@@ -70,3 +70,25 @@ func (h *hub) edit(b meshconfig.Bundle) {
 	h.receive(delivery{bundle: b, at: time.Now()})
 	h.build()
 }
+
+// BenchmarkRolloutStep is one look at all targets of a mesh under way, none of
+// which may move.
+func BenchmarkRolloutStep(b *testing.B) {
+	for _, services := range []int{100, 1000, 5000} {
+		b.Run(fmt.Sprint(services), func(b *testing.B) {
+			b.ReportAllocs()
+			h := benchHub(services, 50)
+			h.rollouts, _ = newRollouts(&phasesInMemory{})
+			h.edit(meshgen.Bundle(services, 50))
+			h.edit(meshgen.Bundle(services, 50, meshgen.MutualTLS()))
+			if got := len(h.rollouts.wanted); got < services {
+				b.Fatalf("%d targets", got)
+			}
+			for b.Loop() {
+				if h.rollouts.step(h.observe(h.snapshot.Load()), time.Now()) {
+					b.Fatal("moved without proof")
+				}
+			}
+		})
+	}
+}

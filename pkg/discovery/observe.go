@@ -1,6 +1,8 @@
 package discovery
 
 import (
+	"strconv"
+
 	"github.com/meshpilot/pilot/pkg/discovery/ads"
 	"github.com/meshpilot/pilot/pkg/discovery/feed"
 	"github.com/meshpilot/pilot/pkg/model"
@@ -14,6 +16,7 @@ type observation struct {
 	traffic  func(model.WorkloadID) (feed.Proxy, bool)
 	inbound  map[model.WorkloadID]string // by workload with a sidecar; empty: proven
 	behind   []behind                    // clients that are not proven
+	clients  []rollout.Blocker           // the same for targets that all may call
 	at       map[string]model.WorkloadID // by address
 }
 
@@ -51,7 +54,28 @@ func (h *hub) observe(s *model.Snapshot) *observation {
 			o.behind = append(o.behind, behind{w.ID.Namespace, rollout.Blocker{Who: w.ID.String(), What: p.Outbound}})
 		}
 	}
+	o.clients = o.mayCall(func(string) bool { return true })
 	return o
+}
+
+// mayCall are the clients behind, of some namespaces; of many, a few.
+func (o *observation) mayCall(from func(namespace string) bool) []rollout.Blocker {
+	const most = 20
+	var out []rollout.Blocker
+	more := 0
+	for _, b := range o.behind {
+		switch {
+		case !from(b.namespace):
+		case len(out) < most:
+			out = append(out, b.Blocker)
+		default:
+			more++
+		}
+	}
+	if more > 0 {
+		out = append(out, rollout.Blocker{Who: "other clients", What: "are not proven either", Detail: strconv.Itoa(more)})
+	}
+	return out
 }
 
 // withheld takes back what looks proven only because the proxy keeps an
@@ -84,10 +108,8 @@ func (o *observation) evidence(w *model.Wanted, state rollout.State) rollout.Evi
 			e.Peers = append(e.Peers, o.peer(p))
 		}
 	}
-	for _, b := range o.behind {
-		if o.snapshot.Calls(b.namespace, w) {
-			e.Clients = append(e.Clients, b.Blocker)
-		}
+	if e.Clients = o.clients; o.snapshot.Scoped(w) {
+		e.Clients = o.mayCall(func(namespace string) bool { return o.snapshot.Calls(namespace, w) })
 	}
 	if state.Phase == model.PhaseMoved || state.Phase == model.PhaseOpened {
 		for _, f := range o.snapshot.Fixed(w) {

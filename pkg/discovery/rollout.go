@@ -23,10 +23,11 @@ type rollouts struct {
 	store  phases.Store
 	wanted []model.Wanted // of the snapshot in force
 	waits  map[model.Target]rollout.Wait
-	again  time.Time // when something may move although nothing is new; zero is never
-	newsAt time.Time // when news are looked at; zero: there are none
-	first  time.Time // of these news
-	failed error     // of storing
+	again  time.Time        // when something may move although nothing is new; zero is never
+	newsAt time.Time        // when news are looked at; zero: there are none
+	first  time.Time        // of these news
+	failed error            // of storing
+	shown  []status.Rollout // nil: to be made anew
 }
 
 func newRollouts(store phases.Store) (*rollouts, error) {
@@ -44,6 +45,7 @@ func (r *rollouts) build(in *model.Inputs, now time.Time) *model.Snapshot {
 	}
 	in.Phases = r.engine.Phases()
 	s := model.Build(*in)
+	r.shown = nil
 	r.wanted = s.Targets()
 	if r.change(func() bool { return r.engine.Want(r.wanted, now) }) {
 		in.Phases = r.engine.Phases()
@@ -58,6 +60,10 @@ func (r *rollouts) build(in *model.Inputs, now time.Time) *model.Snapshot {
 func (r *rollouts) change(move func() bool) (moved bool) {
 	before := maps.Clone(r.engine.States())
 	moved = move()
+	r.shown = nil
+	if r.failed == nil && maps.Equal(before, r.engine.States()) {
+		return moved
+	}
 	if r.failed = r.store.Save(r.engine.States()); r.failed != nil {
 		r.engine = rollout.NewEngine(before)
 		return false
@@ -163,12 +169,16 @@ func (r *rollouts) report() []status.Rollout {
 	if r == nil {
 		return nil
 	}
+	if r.shown != nil {
+		return r.shown
+	}
 	out := make([]status.Rollout, len(r.wanted))
 	for i := range r.wanted {
 		w := &r.wanted[i]
 		state, wait := r.engine.States()[w.Target], r.waits[w.Target]
 		out[i] = status.Rollout{Wanted: w, Since: state.Since, Settled: state.Settled(), Held: wait.Held, Waits: wait.For}
 	}
+	r.shown = out
 	return out
 }
 

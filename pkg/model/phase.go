@@ -280,10 +280,14 @@ func (s *Snapshot) Fixed(w *Wanted) []Fixed {
 	return out
 }
 
+// Scoped says whether not every namespace may call the target; every one may
+// call ports that no service names.
+func (s *Snapshot) Scoped(w *Wanted) bool { return s.scoped && w.Port != 0 }
+
 // Calls says whether clients of a namespace see a service that leads to the
-// target; every namespace may call ports that no service names.
+// target.
 func (s *Snapshot) Calls(namespace string, w *Wanted) bool {
-	if !s.scoped || w.Port == 0 {
+	if !s.Scoped(w) {
 		return true
 	}
 	for _, way := range s.ways(w) {
