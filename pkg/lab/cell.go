@@ -126,6 +126,9 @@ func (c *cell) dial(ctx context.Context, address string) (net.Conn, error) {
 		return c.space.Dial(ctx, address)
 	}
 	var d net.Dialer
+	if !c.sidecar { // called by its own address, so that evidence names it
+		d.LocalAddr = &net.TCPAddr{IP: c.address.AsSlice()}
+	}
 	return d.DialContext(ctx, "tcp", address)
 }
 

@@ -34,6 +34,9 @@ type Options struct {
 	Envoy   string // binary; empty: the one on PATH
 	Capture bool   // network namespaces and transparent redirect
 	Quiet   bool   // no traffic
+	// OnlySidecars leaves out the calls of workloads without a sidecar: they
+	// hold every change of a mode that refuses them.
+	OnlySidecars bool
 	// LeafTTL is how long the sidecars' certificates last; 0 is the default of
 	// a mesh. Each is renewed when half of its life is over.
 	LeafTTL time.Duration
@@ -251,6 +254,9 @@ func (l *Lab) adoptPairs(targets []target) {
 	old := l.pairs
 	for _, id := range slices.SortedFunc(maps.Keys(l.cells), model.WorkloadID.Compare) {
 		c := l.cells[id]
+		if l.options.OnlySidecars && !c.sidecar {
+			continue
+		}
 		for _, t := range targets {
 			at := slices.IndexFunc(old, func(p *runningPair) bool { return p.caller == id && reflect.DeepEqual(p.target, t) })
 			if at >= 0 {
