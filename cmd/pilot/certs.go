@@ -1,8 +1,10 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"os"
 	"strings"
 	"time"
@@ -18,7 +20,9 @@ first outage comes if nothing is renewed.
 A TARGET is a directory of published files (cert-chain.pem, key.pem, root-cert.pem,
 or ca-cert.pem and ca-key.pem) or a tree of such directories; a YAML file with
 Secrets, such as "kubectl get secret -o yaml" prints, "-" for standard input; or a
-PEM file.
+PEM file. With --server it is a running control plane: its roots, its own
+certificate, and that of every proxy that is connected with mutual TLS.
+
 Private keys are only compared with their certificates; none is ever printed.
 
 Exit codes: 0 nothing wrong (warnings may be), 1 an error, or something ends within
@@ -26,6 +30,7 @@ Exit codes: 0 nothing wrong (warnings may be), 1 an error, or something ends wit
 
 // certsFlags are how certificates are judged.
 type certsFlags struct {
+	server string
 	within time.Duration
 	rules  inspect.Rules
 	output format
@@ -34,14 +39,19 @@ type certsFlags struct {
 func certsCmd() *cobra.Command {
 	var f certsFlags
 	cmd := &cobra.Command{
-		Use:   "certs TARGET...",
+		Use:   "certs TARGET... | certs --server URL",
 		Short: "Judge certificates: identities, chains, renewals, and the first outage",
 		Long:  certsLong,
 		Example: `  pilot certs /etc/certs
   kubectl get secret -A -o yaml | pilot certs -
   pilot certs ~/.local/state/pilot --fail-within 720h
-  pilot certs /etc/certs --trust-domain cluster.local`,
-		Args: cobra.MinimumNArgs(1),
+  pilot certs --server http://127.0.0.1:8080 --trust-domain cluster.local`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if f.server != "" {
+				return cobra.NoArgs(cmd, args)
+			}
+			return cobra.MinimumNArgs(1)(cmd, args)
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if f.rules.Ratio < 0 || f.rules.Ratio > 1 {
 				return fmt.Errorf("workload cert grace period ratio %v should be within [0, 1]", f.rules.Ratio)
@@ -56,6 +66,7 @@ func certsCmd() *cobra.Command {
 	}
 	flags := cmd.Flags()
 	f.output.register(cmd)
+	flags.StringVar(&f.server, "server", "", "ask a running control plane, such as http://127.0.0.1:8080")
 	flags.DurationVar(&f.within, "fail-within", 0, "exit code 1 if something ends within this time, leaves included, e.g. 72h")
 	flags.StringSliceVar(&f.rules.TrustDomains, "trust-domain", nil, "trust domain that identities must be of; its aliases too (default: any)")
 	flags.Float64Var(&f.rules.Ratio, "workload-cert-grace-period-ratio", 0.5, "a leaf is renewed when less than this share of its life is left")
@@ -65,6 +76,13 @@ func certsCmd() *cobra.Command {
 
 // sets reads what the command line names.
 func (f *certsFlags) sets(cmd *cobra.Command, targets []string) ([]inspect.Set, error) {
+	if f.server != "" {
+		var held []inspect.Public
+		if err := getPage(cmd.Context(), f.server, "/debug/certificates", url.Values{}, &held); err != nil {
+			return nil, err
+		}
+		return inspect.Sets(held), nil
+	}
 	var all []inspect.Set
 	for _, target := range targets {
 		sets, err := readTarget(target, cmd.InOrStdin())
@@ -102,6 +120,9 @@ func readTarget(target string, stdin io.Reader) ([]inspect.Set, error) {
 }
 
 func (f *certsFlags) judged(w io.Writer, sets []inspect.Set) error {
+	if len(sets) == 0 {
+		return errors.New("there are no certificates: plaintext xDS has none")
+	}
 	report := inspect.Judge(sets, f.rules)
 	var err error
 	if f.output == formatJSON {

@@ -1,15 +1,19 @@
 package main
 
 import (
+	"context"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/meshpilot/pilot/pkg/discovery/status"
 	"github.com/meshpilot/pilot/pkg/identity"
 	"github.com/meshpilot/pilot/pkg/identity/inspect"
 )
@@ -97,6 +101,42 @@ func TestCertsOfSecrets(t *testing.T) {
 		if code != c.code || !strings.Contains(stdout+stderr, c.want) || strings.Contains(stdout+stderr, "SECRET*") {
 			t.Errorf("%s: exit %d, no %q in\n%s%s", name, code, c.want, stdout, stderr)
 		}
+	}
+}
+
+func TestCertsOfServer(t *testing.T) {
+	pair := certificates(t)
+	parsed := func(text []byte) []*x509.Certificate {
+		certs, err := identity.ParseCertificates(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return certs
+	}
+	chain := parsed(pair.CertChain)
+	held := []inspect.Public{
+		inspect.Show("control plane", chain, parsed(pair.Roots)), inspect.Show("proxy shop/cart-1", chain, nil),
+		inspect.Show("proxy shop/old", parsed(certificates(t).CertChain), nil),
+	}
+	pages := status.Pages{
+		State:        func(context.Context) (status.State, error) { return status.State{}, nil },
+		Certificates: func() []inspect.Public { return held },
+	}
+	server := httptest.NewServer(pages.Handler())
+	defer server.Close()
+	code, stdout, stderr := run(t, "certs", "--server", server.URL)
+	for _, want := range []string{
+		"control plane\n  leaf  spiffe://cluster.local/ns/shop/sa/cart  by O=root  18h59m left, renewal in 9h29m\n  root  O=root ",
+		"proxy shop/cart-1\n  leaf  spiffe://cluster.local/ns/shop/sa/cart  by O=root  18h59m left, renewal in 9h29m\n\n",
+		"proxy shop/old\n", "error: no given root has signed it: there is a root of the issuer's name", "3 holders, 1 error, 0 warnings\n",
+	} {
+		if code != exitFindings || stderr != "" || !strings.Contains(stdout, want) {
+			t.Errorf("exit %d, stderr %q, no %q in\n%s", code, stderr, want, stdout)
+		}
+	}
+	held = nil
+	if code, _, stderr := run(t, "certs", "--server", server.URL); code != exitTrouble || stderr != "pilot: there are no certificates: plaintext xDS has none\n" {
+		t.Errorf("exit %d, %s", code, stderr)
 	}
 }
 

@@ -4,6 +4,8 @@ import (
 	"crypto"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -13,6 +15,7 @@ import (
 	"github.com/meshpilot/pilot/pkg/discovery/tlsport"
 	"github.com/meshpilot/pilot/pkg/identity"
 	"github.com/meshpilot/pilot/pkg/identity/csr"
+	"github.com/meshpilot/pilot/pkg/identity/inspect"
 	"github.com/meshpilot/pilot/pkg/meshconfig"
 	"github.com/meshpilot/pilot/pkg/model"
 )
@@ -123,4 +126,20 @@ func (r *refusals) warn(log *slog.Logger, code, text string, more ...any) {
 	delete(r.silent, code)
 	r.mu.Unlock()
 	log.Warn(text, append([]any{"code", code, "notLogged", silent}, more...)...)
+}
+
+// certificates are those of the control plane and of the proxies that are
+// connected over TLS; nil without TLS. Private keys have no way into them.
+func (s *Server) certificates() []inspect.Public {
+	if s.port == nil {
+		return nil
+	}
+	out := []inspect.Public{inspect.Show("control plane", s.port.Shown(), s.options.CA.RootCertificates())}
+	for _, p := range s.hub.store.Proxies() {
+		if chain := s.hub.peers.chain(p.Stream); chain != nil {
+			out = append(out, inspect.Show("proxy "+p.Proxy.ID.String(), chain, nil))
+		}
+	}
+	slices.SortStableFunc(out[1:], func(a, b inspect.Public) int { return strings.Compare(a.Name, b.Name) })
+	return out
 }

@@ -2,6 +2,7 @@ package discovery
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"strings"
 	"sync"
@@ -20,6 +21,7 @@ import (
 // certified is the other end of a TLS stream and the workload it acts for.
 type certified struct {
 	uri     string
+	chain   []*x509.Certificate // as presented, the leaf first
 	expires time.Time
 	node    string
 	id      model.WorkloadID
@@ -39,7 +41,7 @@ func certifiedPeer(ctx context.Context, node string, id model.WorkloadID) (*cert
 		return nil, status.Error(codes.Unauthenticated, "no client certificate is presented")
 	}
 	leaf := info.State.VerifiedChains[0][0]
-	c := &certified{expires: leaf.NotAfter, node: node, id: id}
+	c := &certified{chain: info.State.PeerCertificates, expires: leaf.NotAfter, node: node, id: id}
 	uris := make([]string, len(leaf.URIs))
 	for i, uri := range leaf.URIs {
 		uris[i] = uri.String()
@@ -106,6 +108,16 @@ func (p *peers) of(stream uint64) (uri string, expiry time.Time) {
 		return c.uri, c.expires
 	}
 	return "", time.Time{}
+}
+
+// chain is what a stream's other end presented; nil for plaintext streams.
+func (p *peers) chain(stream uint64) []*x509.Certificate {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if c := p.by[stream]; c != nil {
+		return c.chain
+	}
+	return nil
 }
 
 // refused are the streams that may not go on, with the reason; next is when

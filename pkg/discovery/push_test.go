@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"fmt"
 	"net"
 	"slices"
 	"strings"
@@ -25,6 +26,7 @@ import (
 	"github.com/meshpilot/pilot/pkg/discovery/tlsport"
 	"github.com/meshpilot/pilot/pkg/identity"
 	"github.com/meshpilot/pilot/pkg/identity/csr"
+	"github.com/meshpilot/pilot/pkg/identity/inspect"
 	"github.com/meshpilot/pilot/pkg/meshconfig"
 	"github.com/meshpilot/pilot/pkg/translate"
 )
@@ -285,6 +287,31 @@ func TestCertificatesDecideWhoGetsIn(t *testing.T) {
 		proxies := m.hub.proxies()
 		if len(proxies) != 1 || proxies[0].Identity != "spiffe://cluster.local/ns/shop/sa/cart" || proxies[0].Workload != "shop/cart-1" {
 			t.Errorf("got %+v", proxies)
+		}
+	})
+}
+
+// The page shows who holds which certificate, and no key.
+func TestCertificatesAreShown(t *testing.T) {
+	c := newCallers(t)
+	inMesh(t, c.server, func(m *mesh) {
+		m.edit(shop)
+		m.envoy(cartNode, fakeenvoy.Options{}, c.as("shop", "cart", time.Hour))
+		shown := (&Server{hub: m.hub, port: m.port, options: Options{CA: m.ca}}).certificates()
+		if len(shown) != 2 || shown[1].Name != "proxy shop/cart-1" || shown[1].Identity != "spiffe://cluster.local/ns/shop/sa/cart" || shown[1].Serial == "" {
+			t.Fatalf("got %+v", shown)
+		}
+		report := inspect.Judge(inspect.Sets(shown), inspect.Rules{Now: time.Now(), Ratio: 0.5})
+		for _, h := range report.Holders {
+			if len(h.Problems) > 0 {
+				t.Errorf("%s: %+v", h.Name, h.Problems)
+			}
+		}
+		if text := fmt.Sprintf("%+v", shown); strings.Contains(text, "PRIVATE") || strings.Count(text, "BEGIN CERTIFICATE") != 3 {
+			t.Errorf("want two leaves and a root, got %s", text)
+		}
+		if plain := (&Server{hub: m.hub}).certificates(); plain != nil {
+			t.Errorf("without TLS: %+v", plain)
 		}
 	})
 }

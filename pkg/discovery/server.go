@@ -322,8 +322,9 @@ func (s *Server) pages() status.Pages {
 			}
 			return out, ok, nil
 		},
-		Traffic: func() []status.Traffic { return traffic.Page(s.hub.feed, s.hub.snapshot.Load()) },
-		Remote:  s.options.DebugRemote,
+		Traffic:      func() []status.Traffic { return traffic.Page(s.hub.feed, s.hub.snapshot.Load()) },
+		Certificates: s.certificates,
+		Remote:       s.options.DebugRemote,
 	}
 }
 

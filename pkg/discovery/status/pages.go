@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/meshpilot/pilot/pkg/identity/inspect"
 	"github.com/meshpilot/pilot/pkg/meshconfig"
 	"github.com/meshpilot/pilot/pkg/model"
 	"github.com/meshpilot/pilot/pkg/translate"
@@ -87,6 +88,9 @@ type Pages struct {
 	Config func(ctx context.Context, node string) ([]Resources, bool, error)
 	// Traffic is what sidecars told, sorted; it may not block.
 	Traffic func() []Traffic
+	// Certificates are those of the control plane, then those of connected
+	// proxies; it may not block.
+	Certificates func() []inspect.Public
 	// Remote lets callers read /debug/ that are not on this machine.
 	Remote bool
 	// Calls bounds how many calls one request simulates, of the whole mesh;
@@ -114,6 +118,7 @@ func (p Pages) Handler() http.Handler {
 	mux.Handle("GET /debug/explain", p.debug(p.explain))
 	mux.Handle("GET /debug/check", p.debug(p.check))
 	mux.Handle("GET /debug/traffic", p.debug(p.traffic))
+	mux.Handle("GET /debug/certificates", p.debug(p.certificates))
 	mux.Handle("GET /debug/endpoints", p.debug(p.endpoints))
 	mux.Handle("GET /debug/mesh", p.debug(p.mesh))
 	return mux
@@ -203,6 +208,7 @@ func (p Pages) index(*http.Request, State) (any, error) {
 		{"/debug/explain?from=&to=", "what becomes of a call, why, and what to change; all=true or plaintext=true for all of the mesh, page by page with skip="},
 		{"/debug/check", "problems in force, and what is valid but hardly meant"},
 		{"/debug/traffic?workload=&namespace=", "who sends what is not mutual TLS, and which connections are open, by port"},
+		{"/debug/certificates", "certificates of the control plane and of connected proxies, with the roots"},
 		{"/debug/endpoints?service=", "endpoints of a service with sidecar and mode"},
 		{"/debug/mesh", "the mesh configuration in force"},
 	}, nil
@@ -253,6 +259,10 @@ func (p Pages) proxies(r *http.Request, s State) (any, error) {
 		return nil, refusal{http.StatusNotFound, "no connected proxy has this node id"}
 	}
 	return out, nil
+}
+
+func (p Pages) certificates(*http.Request, State) (any, error) {
+	return append([]inspect.Public{}, p.Certificates()...), nil
 }
 
 func (p Pages) edits(_ *http.Request, s State) (any, error) {

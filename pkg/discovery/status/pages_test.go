@@ -20,6 +20,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"github.com/meshpilot/pilot/pkg/identity/inspect"
 	"github.com/meshpilot/pilot/pkg/meshconfig"
 	"github.com/meshpilot/pilot/pkg/model"
 	"github.com/meshpilot/pilot/pkg/translate"
@@ -88,6 +89,9 @@ func testPages(t *testing.T) *Pages {
 				{translate.ClusterType, []*translate.Resource{pack(t, "c", &clusterv3.Cluster{Name: "c"})}},
 			}, node == state.Proxies[0].Node, nil
 		},
+		Certificates: func() []inspect.Public {
+			return []inspect.Public{{Name: "control plane", Roots: "PEM"}, {Name: "proxy shop/cart-1", Identity: "spiffe://cluster.local/ns/shop/sa/cart", Serial: "abc", NotAfter: noon(), Chain: "PEM"}}
+		},
 	}
 }
 
@@ -133,6 +137,7 @@ func TestPages(t *testing.T) {
 		"explain-all":      "/debug/explain?all=true",
 		"explain-plain":    "/debug/explain?plaintext=true",
 		"check":            "/debug/check",
+		"certificates":     "/debug/certificates",
 		"mesh":             "/debug/mesh",
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -187,6 +192,7 @@ func TestPagesRefuse(t *testing.T) {
 		{"GET", "/debug/explain?all=true&skip=-1", local, 400, "skip is a number"},
 		{"GET", "/debug/explain?all=true", "10.0.0.9:4000", 403, "--debug-remote"},
 		{"GET", "/debug/check", "10.0.0.9:4000", 403, "--debug-remote"},
+		{"GET", "/debug/certificates", "10.0.0.9:4000", 403, "--debug-remote"},
 		{"GET", "/debug/nothing", local, 404, ""},
 	}
 	for _, c := range cases {

@@ -6,6 +6,7 @@ package tlsport
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -75,6 +76,23 @@ func New(o Options) *Port {
 
 // Peers know whose connection a call has come on.
 func (p *Port) Peers() *csr.Peers { return &p.peers }
+
+// Shown is the chain that the port shows, its leaf first; nil before the first
+// handshake.
+func (p *Port) Shown() []*x509.Certificate {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.shown == nil {
+		return nil
+	}
+	chain := make([]*x509.Certificate, 0, len(p.shown.Certificate))
+	for _, der := range p.shown.Certificate {
+		if c, err := x509.ParseCertificate(der); err == nil { // the CA made it
+			chain = append(chain, c)
+		}
+	}
+	return chain
+}
 
 // ServerOptions are for a server of this port: who has no certificate of the
 // mesh may not stream, so that nothing of its requests is read.

@@ -16,6 +16,9 @@ import (
 // noon is the time of everything in these tests.
 func noon() time.Time { return time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC) }
 
+// backdate is how much earlier than it was issued a certificate begins.
+const backdate = 2 * time.Minute
+
 const cart = "spiffe://cluster.local/ns/shop/sa/cart"
 
 // made is a certificate with its key.

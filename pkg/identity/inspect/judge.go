@@ -11,9 +11,9 @@ import (
 )
 
 const (
-	// backdate is the part of a certificate's life that lies before it was
-	// issued, against clocks that are behind.
-	backdate = 2 * time.Minute
+	// late is how much later than planned a renewal may be: renewers look once
+	// in a while.
+	late = 2 * time.Minute
 	// A root with less than this share of its life left is about to expire.
 	rootShare = 0.2
 )
@@ -199,18 +199,15 @@ func (j *judge) identity(c *x509.Certificate) {
 
 // renewal is when the leaf is renewed at the latest, and says if that is over.
 func (j *judge) renewal(c *x509.Certificate) time.Time {
-	life := c.NotAfter.Sub(c.NotBefore)
-	if life > backdate {
-		life -= backdate
-	}
+	life := identity.Life(c)
 	grace := max(time.Duration(j.Ratio*float64(life)), j.MinGrace)
 	if grace >= life {
 		j.problem(Warning, "GRACE_ABOVE_TTL", "its life of %s is not longer than the grace period of %s: it is renewed at every look", duration(life), duration(grace))
 		return c.NotAfter.Add(-life).UTC()
 	}
 	renewal := c.NotAfter.Add(-grace).UTC()
-	if late := j.Now.Sub(renewal); late > min(backdate, life/20) && j.Now.Before(c.NotAfter) {
-		j.problem(Warning, "RENEWAL_OVERDUE", "it should have been renewed %s ago", duration(late))
+	if over := j.Now.Sub(renewal); over > min(late, life/20) && j.Now.Before(c.NotAfter) {
+		j.problem(Warning, "RENEWAL_OVERDUE", "it should have been renewed %s ago", duration(over))
 	}
 	return renewal
 }

@@ -106,22 +106,3 @@ func File(name string, content []byte) Set {
 	}
 	return set
 }
-
-// Public is a set as a control plane shows it: certificates only.
-type Public struct {
-	Name  string `json:"name"`
-	Chain string `json:"chain,omitempty"` // PEM
-	Roots string `json:"roots,omitempty"` // PEM; of all, if only the first has some
-}
-
-// Sets are what a control plane shows; the roots of the first are those of all.
-func Sets(held []Public) []Set {
-	sets := make([]Set, len(held))
-	for i, p := range held {
-		sets[i] = Set{Name: p.Name, Chain: []byte(p.Chain), Roots: []byte(p.Roots)}
-		if i > 0 && p.Roots == "" {
-			sets[i].Roots, sets[i].SharedRoots = []byte(held[0].Roots), true
-		}
-	}
-	return sets
-}
