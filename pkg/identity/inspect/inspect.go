@@ -23,8 +23,10 @@ type Set struct {
 	// Namespace and Account are whose identity the leaf must have; empty if
 	// that is not known.
 	Namespace, Account string
-	// SharedRoots are those of another holder that is shown too.
-	SharedRoots bool
+	// Presented says that a proxy showed the chain when its connection began:
+	// its files may have a later one by now. The roots are those of another
+	// holder that is shown too.
+	Presented bool
 }
 
 // Rules are what certificates are judged by.
@@ -57,6 +59,8 @@ type Outage struct {
 	At     time.Time `json:"at"`
 	Holder string    `json:"holder"`
 	Reason string    `json:"reason"`
+	// Presented is the set's: the holder may have been renewed.
+	Presented bool `json:"presented,omitempty"`
 }
 
 // Role is what a certificate is in its set.
@@ -99,7 +103,8 @@ type Problem struct {
 	Text     string   `json:"text"`
 }
 
-// Failed says whether a problem is an error, or something ends within the time.
+// Failed says whether a problem is an error, or something ends within the
+// time. What was only presented does not count for that.
 func (r Report) Failed(now time.Time, within time.Duration) bool {
 	for _, h := range r.Holders {
 		for _, p := range h.Problems {
@@ -107,8 +112,11 @@ func (r Report) Failed(now time.Time, within time.Duration) bool {
 				return true
 			}
 		}
+		if o := h.Outage; within > 0 && o != nil && !o.Presented && !o.At.After(now.Add(within)) {
+			return true
+		}
 	}
-	return within > 0 && r.FirstOutage != nil && !r.FirstOutage.At.After(now.Add(within))
+	return false
 }
 
 func describe(role Role, c *x509.Certificate) Certificate {

@@ -59,6 +59,11 @@ func TestFailWithin(t *testing.T) {
 			t.Errorf("within %s: %v", within, got)
 		}
 	}
+	shown := w.good(t)
+	shown.Presented = true
+	if presented := Judge([]Set{shown}, rules()); presented.Failed(noon(), 72*time.Hour) || presented.FirstOutage == nil {
+		t.Errorf("what a proxy presented may have been renewed: %+v", presented)
+	}
 	if o := report.FirstOutage; o.Holder != "certs/cart" || o.Reason != cart+" ends" {
 		t.Errorf("first outage %+v", o)
 	}
@@ -72,7 +77,7 @@ func TestText(t *testing.T) {
 	server := sign(t, leafFor(84*time.Hour, 84*time.Hour, "spiffe://cluster.local/ns/istio-system/sa/istio-pilot-service-account"), &w.root)
 	sets := []Set{
 		{Name: "control plane", Chain: server.pem(), Roots: w.root.pem()}, w.good(t), old,
-		{Name: "proxy shop/cart", Chain: chain(w.leaf, w.between), Roots: w.root.pem(), SharedRoots: true},
+		{Name: "proxy shop/cart", Chain: chain(w.leaf, w.between), Roots: w.root.pem(), Presented: true},
 	}
 	report := Judge(sets, rules())
 	var text bytes.Buffer

@@ -49,7 +49,7 @@ func (j *judge) problem(severity Severity, code, format string, args ...any) {
 // outage holds if it is earlier than another.
 func (j *judge) outage(at time.Time, reason string) {
 	if j.holder.Outage == nil || at.Before(j.holder.Outage.At) {
-		j.holder.Outage = &Outage{At: at.UTC(), Holder: j.Name, Reason: reason}
+		j.holder.Outage = &Outage{At: at.UTC(), Holder: j.Name, Reason: reason, Presented: j.Presented}
 	}
 }
 
@@ -69,7 +69,7 @@ func (j *judge) judge() {
 		first := end(j.roots)
 		j.outage(first.NotAfter, "root "+nameOf(first)+" ends")
 	}
-	if !j.SharedRoots {
+	if !j.Presented {
 		for _, root := range j.roots {
 			j.holder.Certificates = append(j.holder.Certificates, describe(Root, root))
 			j.root(root)
@@ -91,7 +91,9 @@ func (j *judge) chain(chain []*x509.Certificate) {
 		shown.Role = Authority
 	} else {
 		j.identity(first)
-		shown.Renewal = j.renewal(first)
+		if !j.Presented {
+			shown.Renewal = j.renewal(first)
+		}
 	}
 	j.holder.Certificates = append(j.holder.Certificates, shown)
 	for _, c := range between {
@@ -140,7 +142,11 @@ func (j *judge) path(first *x509.Certificate, path []*x509.Certificate, why stri
 		}
 	}
 	ends := end(path)
-	j.outage(ends.NotAfter, nameOf(ends)+" ends")
+	reason := nameOf(ends) + " ends"
+	if j.Presented {
+		reason += ", if its files are as old as its connection"
+	}
+	j.outage(ends.NotAfter, reason)
 	if ends != first && ends.NotAfter.Before(first.NotAfter) {
 		j.problem(Warning, "ISSUER_ENDS_FIRST", "%s, which vouches for it, ends before it, at %s", nameOf(ends), stamp(ends.NotAfter))
 	}

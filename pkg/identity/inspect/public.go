@@ -41,7 +41,7 @@ func Sets(held []Public) []Set {
 	for i, p := range held {
 		sets[i] = Set{Name: p.Name, Chain: []byte(p.Chain), Roots: []byte(p.Roots)}
 		if i > 0 && p.Roots == "" {
-			sets[i].Roots, sets[i].SharedRoots = []byte(held[0].Roots), true
+			sets[i].Roots, sets[i].Presented = []byte(held[0].Roots), true
 		}
 	}
 	return sets
