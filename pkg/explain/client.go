@@ -22,6 +22,7 @@ const (
 	reasonBare                      // AUTO, and the endpoint has no sidecar
 	reasonAside                     // AUTO, and its sidecar does not see the port
 	reasonDisabled                  // AUTO, and its mode is DISABLE
+	reasonUnderWay                  // AUTO, and the phase of a change is not there yet
 	reasonServerFirst               // AUTO, and it takes plaintext only
 	reasonNobody                    // AUTO, and there is no endpoint
 	reasonMeshConfig                // enableAutoMtls is false
@@ -51,12 +52,14 @@ func (e *Explainer) reason(from Caller, to Target, at *Endpoint) reason {
 		return reasonAside
 	case !at.Sidecar:
 		return reasonBare
+	case at.outcome.Sent == simulate.MeshTLS:
+		return reasonAccepts
+	case at.Phase != "":
+		return reasonUnderWay
 	case at.decision.Mode == model.Disable:
 		return reasonDisabled
-	case at.outcome.Sent != simulate.MeshTLS:
-		return reasonServerFirst
 	default:
-		return reasonAccepts
+		return reasonServerFirst
 	}
 }
 
@@ -79,6 +82,8 @@ func (e *Explainer) why(from Caller, to Target, at *Endpoint) string {
 		return "AUTO: it has no sidecar"
 	case reasonAside:
 		return "AUTO: its capture annotations keep the port from its sidecar"
+	case reasonUnderWay:
+		return "AUTO: a change to " + at.Mode + " is under way, in which clients do not send mTLS now"
 	case reasonDisabled:
 		return "AUTO: its mode is DISABLE"
 	case reasonServerFirst:

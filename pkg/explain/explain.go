@@ -132,9 +132,10 @@ type Endpoint struct {
 	Address  string `json:"address"`
 	Workload string `json:"workload,omitempty"`
 	Sidecar  bool   `json:"sidecar"`
-	// Mode, Rank, Source and Losers are only there with a sidecar.
+	// Mode, Rank, Phase, Source and Losers are only there with a sidecar.
 	Mode   string  `json:"mode,omitempty"`
 	Rank   string  `json:"rank,omitempty"`   // in words
+	Phase  string  `json:"phase,omitempty"`  // in force on the way to the mode; empty: there
 	Source string  `json:"source,omitempty"` // what decided
 	At     string  `json:"at,omitempty"`     // file:line of the source
 	Losers []Loser `json:"losers,omitempty"`
@@ -278,6 +279,9 @@ func (e *Explainer) serverSide(out *Endpoint, id model.WorkloadID, port uint16) 
 	d := e.snapshot.Decision(id, port)
 	out.decision = d
 	out.Mode, out.Rank, out.Source, out.At = d.Mode.String(), rankWords(d.Rank), d.By(), e.place(d.Source)
+	if d.Phase != d.Mode.Phase() {
+		out.Phase = d.Phase.String()
+	}
 }
 
 // losers fills in what lost against each decision: its equals, then what the

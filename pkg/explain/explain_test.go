@@ -27,6 +27,23 @@ func ruled(mode model.ClientTLS) func(*model.Inputs) {
 	}
 }
 
+func inPhase(p model.Phase) func(*model.Inputs) {
+	return func(in *model.Inputs) {
+		in.Phases = map[model.Target]model.Phase{{Namespace: "shop", Group: "cart-1-deployment", Port: 8081}: p}
+	}
+}
+
+// underWay: while a change of mode is carried out in phases.
+func underWay() []sentence {
+	return []sentence{
+		{"under way", "shop/web", "secure:80", inPhase(model.PhaseOpened), VerdictPlaintext, []string{
+			"STRICT, set by Policy shop/secure for this port (shop.yaml:7)\n          in phase PERMISSIVE on the way there; pilot status says what it waits for\n",
+			"client  plaintext: AUTO: a change to STRICT is under way, in which clients do not send mTLS now"}},
+		{"under way, refused", "shop/old", "secure:80", inPhase(model.PhaseGrace), VerdictRefused, []string{
+			"in phase GRACE on the way there", "accepts only mutual TLS (STRICT, set by Policy shop/secure)"}},
+	}
+}
+
 // sentences: each kind of destination has one, and each call that fails or is
 // plaintext its remedy.
 func sentences() []sentence {

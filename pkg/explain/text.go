@@ -66,6 +66,9 @@ func (a Answer) printEndpoints(b *strings.Builder) {
 		switch {
 		case p.Sidecar:
 			fmt.Fprintf(b, "  server  %s, set by %s%s%s\n", p.Mode, p.Source, scope(p.Rank), place(p.At))
+			if p.Phase != "" {
+				fmt.Fprintf(b, "          in phase %s on the way there; pilot status says what it waits for\n", p.Phase)
+			}
 		case p.Workload != "":
 			b.WriteString("  server  no sidecar: whatever the application accepts\n")
 		default:
