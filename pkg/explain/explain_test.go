@@ -126,7 +126,7 @@ func sentences() []sentence {
 }
 
 func TestSentences(t *testing.T) {
-	for _, c := range append(sentences(), rulesThatLose()) {
+	for _, c := range append(append(sentences(), underWay()...), rulesThatLose()) {
 		t.Run(c.name, func(t *testing.T) {
 			answer, err := shop(c.change).Ask(c.from, c.to)
 			if err != nil {
