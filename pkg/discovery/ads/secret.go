@@ -61,10 +61,15 @@ func (s *stream) spellings(name string) (r [2]*translate.Resource, l [2]*list) {
 	return r, l
 }
 
+// spellings are the secrets of a half, as spelled first and second.
+type spellings [2]*list
+
+func (h *half) spellings() spellings { return spellings{h.lists[secrets], h.respelled} }
+
 // askSecret subscribes to a secret. claimed is the version that the proxy
 // says it holds, or empty.
 func (s *stream) askSecret(name, claimed string) {
-	s.spelled = [2]*half{}
+	s.spelled = [2]spellings{}
 	r, _ := s.spellings(name)
 	if r[0] == nil {
 		s.emit(Event{Kind: SecretUnknown, TypeURL: secrets.url(), Names: []string{name}})
@@ -93,8 +98,8 @@ func (s *stream) dropSecret(name string) {
 // nextSecret is a response with one secret: Envoy refuses a response whole,
 // so a bad file must not keep back another one.
 func (s *stream) nextSecret(now time.Time) *wire.Message {
-	halves := [2]*half{s.client, s.server}
-	if s.spelled == halves {
+	lists := [2]spellings{s.client.spellings(), s.server.spellings()}
+	if s.spelled == lists {
 		return nil // looked at before, as nearly always
 	}
 	waits := false
@@ -127,7 +132,7 @@ func (s *stream) nextSecret(now time.Time) *wire.Message {
 		return m
 	}
 	if !waits {
-		s.spelled = halves
+		s.spelled = lists
 	}
 	return nil
 }
@@ -137,7 +142,7 @@ func (s *stream) nextSecret(now time.Time) *wire.Message {
 // nothing and the other spelling follows.
 func (s *stream) proveSecret(name string) {
 	sec := s.secret(name)
-	s.spelled = [2]*half{}
+	s.spelled = [2]spellings{}
 	if sec == nil {
 		return
 	}
@@ -152,7 +157,7 @@ func (s *stream) proveSecret(name string) {
 // refuseSecret has the secret sent again with its other spelling.
 func (s *stream) refuseSecret(name string, now time.Time) {
 	sec := s.secret(name)
-	s.spelled = [2]*half{}
+	s.spelled = [2]spellings{}
 	if sec == nil {
 		return
 	}

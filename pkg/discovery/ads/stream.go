@@ -41,9 +41,9 @@ type stream struct {
 	client, server *half
 	kinds          [kinds]subscription
 	secrets        []secret
-	spelled        [2]*half // halves for which no secret is left to send
-	claims         bool     // the proxy held something when it connected
-	residentOnly   bool     // sds-resident is all that it was sent of clusters
+	spelled        [2]spellings // for which no secret is left to send
+	claims         bool         // the proxy held something when it connected
+	residentOnly   bool         // sds-resident is all that it was sent of clusters
 	nonces         uint64
 	warmBy         time.Time // routes and listeners wait no longer for warming clusters
 	wakeAt         time.Time
