@@ -67,6 +67,7 @@ func inMeshWithTokens(t *testing.T, ca func() *identity.CA, tokens *csr.TokenFil
 		}
 		server := grpc.NewServer(options...)
 		m.hub.store.Register(server)
+		m.hub.feed.Register(server)
 		if ca != nil {
 			csr.New(signerOptions(m.ca, m.port, tokens, m.hub)).Register(server)
 		}
@@ -74,6 +75,7 @@ func inMeshWithTokens(t *testing.T, ca func() *identity.CA, tokens *csr.TokenFil
 		go func() { served <- server.Serve(m.listen) }()
 		test(m)
 		m.hub.store.Close()
+		m.hub.feed.Close()
 		for _, conn := range m.conns {
 			conn.Close()
 		}

@@ -12,7 +12,10 @@ import (
 	datav3 "github.com/envoyproxy/go-control-plane/envoy/data/accesslog/v3"
 	alsv3 "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/meshpilot/pilot/pkg/discovery/ads"
@@ -126,6 +129,61 @@ func TestTrafficPage(t *testing.T) {
 		peers := got[0].Ports[0].Peers
 		if len(peers) != 2 || peers[0].Workload != "" || peers[1].Workload != "store/stock-1" || peers[1].Kind != "plain" || peers[1].Count != 1 {
 			t.Errorf("got %+v", peers)
+		}
+	})
+}
+
+// Evidence of a workload comes from whom its configuration goes to, and from
+// nobody else.
+func TestCertificatesDecideWhoTells(t *testing.T) {
+	c := newCallers(t)
+	inMesh(t, c.server, func(m *mesh) {
+		m.edit(shop)
+		// told is how the stream stands after a record of 10.0.0.9.
+		told := func(creds credentials.TransportCredentials, wait time.Duration) error {
+			t.Helper()
+			conn, err := grpc.NewClient("passthrough:pilot", grpc.WithTransportCredentials(creds),
+				grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return m.listen.DialContext(ctx) }))
+			if err != nil {
+				t.Fatal(err)
+			}
+			m.conns = append(m.conns, conn)
+			stream, err := alsv3.NewAccessLogServiceClient(conn).StreamAccessLogs(m.t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			ended := make(chan error, 1)
+			go func() { ended <- stream.RecvMsg(&alsv3.StreamAccessLogsResponse{}) }()
+			for range 2 {
+				if err := stream.Send(&alsv3.StreamAccessLogsMessage{Identifier: &alsv3.StreamAccessLogsMessage_Identifier{
+					Node: &corev3.Node{Id: cartNode}, LogName: "plain",
+				}}); err != nil {
+					break // RecvMsg says why
+				}
+				time.Sleep(wait)
+				synctest.Wait()
+			}
+			select {
+			case err := <-ended:
+				return err
+			default:
+				return nil
+			}
+		}
+		if err := told(c.as("shop", "cart", time.Hour), time.Second); err != nil {
+			t.Errorf("its own identity: %v", err)
+		}
+		for _, account := range []string{"stock", "default"} {
+			want := "identity spiffe://cluster.local/ns/shop/sa/" + account + " may not act for node " + cartNode
+			if got := status.Convert(told(c.as("shop", account, time.Hour), time.Second)); got.Code() != codes.PermissionDenied || got.Message() != want {
+				t.Errorf("%s: got %v", account, got)
+			}
+		}
+		if err := told(c.as("shop", "cart", time.Minute), 2*time.Minute); status.Code(err) != codes.PermissionDenied {
+			t.Errorf("with an expired certificate: %v", err)
+		}
+		if err := told(c.stranger(), time.Second); status.Code(err) != codes.Unauthenticated {
+			t.Errorf("without a certificate: %v", err)
 		}
 	})
 }

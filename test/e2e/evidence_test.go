@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bufio"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -24,6 +25,7 @@ func TestTrafficEvidence(t *testing.T) {
 	k.eventually("the strict port refuses", func() bool { return status(k.raw(8081, get("/"))) == "403" })
 	t.Run("http", k.evidenceOfHTTP)
 	t.Run("tcp", k.evidenceOfTCP)
+	t.Run("application's TLS", k.evidenceOfAppTLS)
 	t.Run("refusals", k.evidenceOfRefusals)
 	t.Run("probes", k.evidenceOfProbes)
 	t.Run("ports without a service", k.evidenceOfOtherPorts)
@@ -133,6 +135,25 @@ func (k kubelet) evidenceOfTCP(t *testing.T) {
 	if n := peer(k.port(9000), "plain").Count; n != 1 {
 		t.Errorf("one connection counts %d times", n)
 	}
+}
+
+// TLS of the application is passed on by an HTTP port as well.
+func (k kubelet) evidenceOfAppTLS(t *testing.T) {
+	raw, err := k.dial(8080)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn := tls.Client(raw, &tls.Config{InsecureSkipVerify: true}) // the application signs its own
+	defer conn.Close()
+	if err := conn.Handshake(); err != nil {
+		t.Fatal(err)
+	}
+	k.within(t, "the peer", 5*time.Second, func() bool { return peer(k.port(8080), "app-tls").Count == 1 })
+	k.within(t, "the open connection", 5*time.Second, func() bool { return k.port(8080).Plain.Open == 1 })
+	if err := conn.Close(); err != nil {
+		t.Fatal(err)
+	}
+	k.within(t, "its end", 5*time.Second, func() bool { return k.port(8080).Plain.Open == 0 })
 }
 
 func (k kubelet) evidenceOfRefusals(t *testing.T) {
