@@ -14,10 +14,11 @@ import (
 // floor sends as many bytes to as many connections with nothing but sockets
 // (and TLS), and takes one byte as each one's answer: what no server of this
 // kind can be faster than on the machine as loaded as it is now.
-func (b *bench) floor(size, proxies int) (func() (time.Duration, error), error) {
+// The second function closes the connections, which is not part of it.
+func (b *bench) floor(size, proxies int) (work func() (time.Duration, error), closeAll func(), err error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer l.Close()
 	opened := make(chan error, 1)
@@ -28,7 +29,7 @@ func (b *bench) floor(size, proxies int) (func() (time.Duration, error), error) 
 	conns := make([]net.Conn, proxies)
 	for i := range conns {
 		if conns[i], err = l.Accept(); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if b.tls != nil {
 			config := b.tls.Clone()
@@ -36,13 +37,18 @@ func (b *bench) floor(size, proxies int) (func() (time.Duration, error), error) 
 			conns[i] = tls.Server(conns[i], config)
 		}
 		if _, err := conns[i].Read(make([]byte, 1)); err != nil { // also shakes hands
-			return nil, err
+			return nil, nil, err
 		}
 	}
 	if err := <-opened; err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	payload := make([]byte, size)
+	closeAll = func() {
+		for _, c := range conns {
+			c.Close()
+		}
+	}
 	return func() (time.Duration, error) {
 		begin := time.Now()
 		var senders sync.WaitGroup
@@ -60,12 +66,8 @@ func (b *bench) floor(size, proxies int) (func() (time.Duration, error), error) 
 				return 0, err
 			}
 		}
-		wall := time.Since(begin)
-		for _, c := range conns {
-			c.Close()
-		}
-		return wall, nil
-	}, nil
+		return time.Since(begin), nil
+	}, closeAll, nil
 }
 
 // floor is the other side: connections that read so many bytes and answer

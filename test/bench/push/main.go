@@ -132,10 +132,11 @@ func (p plan) floor(b *bench) error {
 	if size == 0 {
 		return nil
 	}
-	sockets, err := b.floor(size, p.proxies)
+	sockets, closeAll, err := b.floor(size, p.proxies)
 	if err != nil {
 		return err
 	}
+	defer closeAll()
 	err = p.row(b, "  floor: bare sockets", sockets, nil)
 	b.most = 0
 	return err
