@@ -246,6 +246,9 @@ func (s *Server) State() status.State {
 // Edits are the last edits, oldest first, and how far each has come.
 func (s *Server) Edits() []status.Edit { return s.hub.published.Load().Edits }
 
+// Rollouts are all targets and how far each is; none without phases.
+func (s *Server) Rollouts() []status.Rollout { return s.hub.published.Load().Rollouts }
+
 // Run serves until ctx ends or something fails. A source that refuses its
 // configuration at the start is such a failure.
 func (s *Server) Run(ctx context.Context) error {

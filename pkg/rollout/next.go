@@ -21,6 +21,9 @@ const (
 	// idle is how many quiet periods a handshake is waited for: a client that
 	// calls no more shows none.
 	idle = 3
+	// again is when gauges are looked at again that are of before the step: a
+	// proxy that tells the same as before is no news.
+	again = time.Second
 )
 
 // Wait is what a target waits for; the zero value: for nothing.
@@ -55,10 +58,11 @@ func Next(s State, r model.Rollout, e Evidence, now time.Time) (State, Wait) {
 	case s.Phase == model.PhaseMoved:
 		blockers, after = e.moved(s, r.QuietPeriod, now)
 	case s.Phase == model.PhaseGrace:
-		blockers = append(e.served(), e.open(s, Server.plain, "plaintext")...)
+		blockers, after = e.open(s, Server.plain, "plaintext", now)
+		blockers = append(e.served(), blockers...)
 	default: // OPENED, down
-		blockers = append(append(e.served(), e.Clients...), e.Mesh...)
-		blockers = append(blockers, e.open(s, Server.mesh, "mTLS")...)
+		blockers, after = e.open(s, Server.mesh, "mTLS", now)
+		blockers = append(append(append(e.served(), e.Clients...), e.Mesh...), blockers...)
 	}
 	return s.decide(next, blockers, after, r, e, now)
 }
@@ -206,7 +210,7 @@ func (e Evidence) moved(s State, quiet time.Duration, now time.Time) (out []Bloc
 	if _, handshakes := e.counts(); called && handshakes <= s.Handshakes && now.Sub(s.Since) < idle*quiet {
 		out = append(out, Blocker{Who: "clients", What: "that called in plaintext before were not seen with mTLS yet"})
 		if after.IsZero() {
-			after = s.Since.Add(idle * quiet)
+			after = now.Add(again)
 		}
 	}
 	if len(out) == 0 {
@@ -218,9 +222,9 @@ func (e Evidence) moved(s State, quiet time.Duration, now time.Time) (out []Bloc
 func (s Server) plain() Connections { return s.Plain }
 func (s Server) mesh() Connections  { return s.Mesh }
 
-// open blocks while connections of a kind are open, or may be.
-func (e Evidence) open(s State, of func(Server) Connections, kind string) []Blocker {
-	var out []Blocker
+// open blocks while connections of a kind are open, or may be; after is when
+// to look again.
+func (e Evidence) open(s State, of func(Server) Connections, kind string, now time.Time) (out []Blocker, after time.Time) {
 	for _, srv := range e.Servers {
 		c, who := of(srv), srv.Workload.String()
 		switch {
@@ -229,9 +233,10 @@ func (e Evidence) open(s State, of func(Server) Connections, kind string) []Bloc
 			out = append(out, Blocker{Who: who, What: "sends no statistics, so open " + kind + " connections would not be seen"})
 		case !c.Known, !c.At.After(s.Since.Add(freshness)):
 			out = append(out, Blocker{Who: who, What: "has not reported its open " + kind + " connections since the last step"})
+			after = now.Add(again)
 		case c.Open > 0:
 			out = append(out, Blocker{who, "has open " + kind + " connections", strconv.FormatUint(c.Open, 10)})
 		}
 	}
-	return out
+	return out, after
 }

@@ -66,6 +66,9 @@ func TestBlockers(t *testing.T) {
 			if next.Phase != tc.phase || len(wait.For) != 1 || wait.For[0].String() != tc.want {
 				t.Errorf("phase %s, waits for %v, want %s", next.Phase, wait.For, tc.want)
 			}
+			if name == "gauge of before" && !wait.Again.Equal(at(61)) {
+				t.Errorf("looks at the gauge again at %s: a proxy that tells the same is no news", wait.Again)
+			}
 			if wait.Held || wait.Again.IsZero() || wait.Again.After(at(108)) {
 				t.Errorf("held %v, again at %s", wait.Held, wait.Again)
 			}

@@ -21,6 +21,7 @@ func main() {
 	transports := flag.String("tls", "false,true", "plaintext, mutual TLS, or both")
 	rounds := flag.Int("rounds", 3, "mesh-wide flips each way")
 	edits := flag.Int("edits", 9, "changes of one service; the row is their median")
+	gated := flag.Bool("gated", false, "changes in phases instead, on proof")
 	profiles := flag.String("profiles", "", "directory for a CPU profile of each measurement")
 	one := flag.Bool("one", false, "internal: one size, without the head of the table")
 	child := flag.String("child", "", "internal: run the proxies of this description")
@@ -34,7 +35,7 @@ func main() {
 		fatal(err)
 		secure, err := strconv.ParseBool(*transports)
 		fatal(err)
-		fatal(plan{*services, count, secure, *rounds, *edits, *profiles}.measure())
+		fatal(plan{*services, count, secure, *rounds, *edits, *profiles, *gated}.measure())
 		return
 	}
 	fmt.Printf("%d services, 50 namespaces; wall is from the edit to the last ACK, and an edit waits 100 ms for others\n", *services)
@@ -43,7 +44,7 @@ func main() {
 		for _, t := range strings.Split(*transports, ",") {
 			// A process of its own, so that no memory of another size is in the figures.
 			run := exec.Command(os.Args[0], "-one", "-services", strconv.Itoa(*services), "-proxies", n, "-tls", t,
-				"-rounds", strconv.Itoa(*rounds), "-edits", strconv.Itoa(*edits), "-profiles", *profiles)
+				"-rounds", strconv.Itoa(*rounds), "-edits", strconv.Itoa(*edits), "-profiles", *profiles, "-gated="+strconv.FormatBool(*gated))
 			run.Stdout, run.Stderr = os.Stdout, os.Stderr
 			fatal(run.Run())
 		}
@@ -65,11 +66,12 @@ type plan struct {
 	secure            bool
 	rounds, edits     int
 	profiles          string
+	gated             bool
 }
 
 // measure runs all measurements of one size and prints a row for each.
 func (p plan) measure() error {
-	b, err := start(p.services, p.proxies, p.secure)
+	b, err := start(p)
 	if err != nil {
 		return err
 	}
@@ -83,6 +85,9 @@ func (p plan) measure() error {
 		return perProxy(b.memory().rss-before.rss, p.proxies), ""
 	}); err != nil {
 		return err
+	}
+	if p.gated {
+		return p.phased(b)
 	}
 	if err := p.changes(b); err != nil {
 		return err

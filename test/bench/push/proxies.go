@@ -145,6 +145,8 @@ func (f *fleet) run(command string) error {
 		return nil
 	case "learn":
 		return f.learn()
+	case "tell":
+		return f.tell()
 	case "connect":
 		return f.connect(false)
 	case "record":

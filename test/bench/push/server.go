@@ -23,6 +23,7 @@ import (
 
 	"github.com/meshpilot/pilot/internal/meshgen"
 	"github.com/meshpilot/pilot/pkg/discovery"
+	"github.com/meshpilot/pilot/pkg/discovery/phases"
 	"github.com/meshpilot/pilot/pkg/identity"
 	"github.com/meshpilot/pilot/pkg/meshconfig"
 	"github.com/meshpilot/pilot/pkg/model"
@@ -35,6 +36,7 @@ type mesh struct {
 	services, replicas int
 	mutual             bool // mTLS for all
 	policy             bool // mTLS for one service
+	gated              bool // in phases
 }
 
 func (m mesh) bundle() meshconfig.Bundle {
@@ -51,9 +53,17 @@ func (m mesh) bundle() meshconfig.Bundle {
 			b.Pods = append(b.Pods, other)
 		}
 	}
+	mode := model.Permissive
+	if m.gated {
+		mode = model.Strict
+		if b.Mesh == nil {
+			b.Mesh = meshconfig.DefaultMesh()
+		}
+		b.Mesh.Rollout.QuietPeriod = quiet
+	}
 	if m.policy {
 		b.Policies = append(b.Policies, &meshconfig.Policy{
-			ObjectMeta: metav1.ObjectMeta{Namespace: "ns-7", Name: "one"}, Mode: model.Permissive,
+			ObjectMeta: metav1.ObjectMeta{Namespace: "ns-7", Name: "one"}, Mode: mode,
 			Targets: []meshconfig.PolicyTarget{{Name: "svc-7"}},
 		})
 	}
@@ -86,9 +96,10 @@ func (b *bench) Run(ctx context.Context, publish func(meshconfig.Bundle, []meshc
 	}
 }
 
-func start(services, proxies int, secure bool) (*bench, error) {
+func start(p plan) (*bench, error) {
+	services, proxies, secure := p.services, p.proxies, p.secure
 	b := &bench{
-		mesh:    mesh{services: services, replicas: max(1, (proxies+services-1)/services)},
+		mesh:    mesh{services: services, replicas: max(1, (proxies+services-1)/services), gated: p.gated},
 		bundles: make(chan meshconfig.Bundle), done: make(chan error, 1),
 	}
 	o := discovery.Options{Source: b, PlaintextAddress: "127.0.0.1:0", Log: slog.New(slog.NewTextHandler(io.Discard, nil))}
@@ -107,6 +118,11 @@ func start(services, proxies int, secure bool) (*bench, error) {
 			return nil, err
 		}
 		if err := writeCertificates(ca, b.dir, services); err != nil {
+			return nil, err
+		}
+	}
+	if p.gated {
+		if o.Phases, err = phases.Open(filepath.Join(b.dir, "rollout.json")); err != nil {
 			return nil, err
 		}
 	}
