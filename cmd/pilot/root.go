@@ -14,11 +14,19 @@ const (
 	exitOK       = 0
 	exitFindings = 1 // the command did its work, and the answer is no
 	exitTrouble  = 2 // it could not do its work
+	exitUnknown  = 3 // it did its work, and the answer is not known
 )
 
 // errFindings ends a command with exitFindings; what was found is printed
 // already.
 var errFindings = errors.New("findings")
+
+// errUnknown ends a command with exitUnknown; what is not known is printed
+// already.
+var errUnknown = errors.New("unknown")
+
+// defaultServer is where pilot serve shows /debug/ unless told otherwise.
+const defaultServer = "http://127.0.0.1:8080"
 
 const rootLong = `pilot is an xDS control plane for Envoy sidecars. It reads Kubernetes and
 Istio objects, and switches mutual TLS on and off in a running mesh.
@@ -30,7 +38,8 @@ WorkloadEntries and Policies in any other files.
 Exit codes:
   0  done; nothing to object, or no difference
   1  done, and there are errors or findings in the configuration, or differences
-  2  could not be done: wrong usage, unreadable files, ports in use`
+  2  could not be done: wrong usage, unreadable files, ports in use
+  3  done, and the answer is not known`
 
 const rootExample = `  # Start a small mesh with real Envoys on this machine
   pilot lab examples/bookinfo
@@ -47,6 +56,9 @@ const rootExample = `  # Start a small mesh with real Envoys on this machine
   # What would my edit change, for whom?
   pilot diff config/ edited/
 
+  # Who would break if mutual TLS were required?
+  pilot readiness
+
   # Serve a directory to Envoy sidecars
   pilot serve config/`
 
@@ -60,7 +72,7 @@ func rootCmd() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(labCmd(), serveCmd(), validateCmd(), checkCmd(), renderCmd(), diffCmd(), explainCmd(), bootstrapCmd(), certsCmd(), nodeAgentCmd(), versionCmd())
+	root.AddCommand(labCmd(), serveCmd(), validateCmd(), checkCmd(), renderCmd(), diffCmd(), explainCmd(), readinessCmd(), bootstrapCmd(), certsCmd(), nodeAgentCmd(), versionCmd())
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return fmt.Errorf("%w\nSee '%s --help'", err, cmd.CommandPath())
 	})
@@ -80,6 +92,8 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return exitOK
 	case errors.Is(err, errFindings):
 		return exitFindings
+	case errors.Is(err, errUnknown):
+		return exitUnknown
 	}
 	fmt.Fprintf(stderr, "pilot: %v\n", err)
 	return exitTrouble

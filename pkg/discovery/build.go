@@ -29,9 +29,12 @@ func (h *hub) build() {
 		h.meshChanged(time.Now())
 	}
 	s, in := h.snapshotNow()
-	if h.snapshot.Swap(s) == nil {
+	old := h.snapshot.Swap(s)
+	if old == nil {
 		close(h.configured)
 	}
+	h.history.Note(h.feed, old, time.Now()) // before the feed forgets the pods that are gone
+	h.versions.Retain(s)
 	h.expel(s) // before they get anything of it
 	h.feed.Retain(func(id model.WorkloadID) bool { return s.Workload(id) != nil })
 	h.callsAt = time.Now()

@@ -164,6 +164,10 @@ func (h *hub) lookForPodCalls(now time.Time) (again time.Time) {
 	if s == nil {
 		return time.Time{}
 	}
+	if now.Sub(h.notedAt) >= notedTime {
+		h.notedAt = now
+		h.history.Note(h.feed, s, now)
+	}
 	found, again := h.podCalls.Find(h.feed, s, now)
 	h.problems.Set("traffic", found...)
 	return again

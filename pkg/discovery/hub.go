@@ -13,6 +13,7 @@ import (
 	"github.com/meshpilot/pilot/pkg/discovery/ads"
 	"github.com/meshpilot/pilot/pkg/discovery/feed"
 	"github.com/meshpilot/pilot/pkg/discovery/status"
+	"github.com/meshpilot/pilot/pkg/discovery/survey"
 	"github.com/meshpilot/pilot/pkg/discovery/traffic"
 	"github.com/meshpilot/pilot/pkg/identity/secrets"
 	"github.com/meshpilot/pilot/pkg/meshconfig"
@@ -23,6 +24,7 @@ const (
 	shownTime   = 50 * time.Millisecond  // pages may be so old, so that bursts of answers cost nothing
 	quietTime   = 100 * time.Millisecond // a change waits for more of it
 	connectTime = 10 * time.Millisecond  // proxies without configuration wait for others
+	notedTime   = time.Second            // the history of plaintext peers is written no more often
 	refusedTime = time.Minute            // after its last attempt, a refused node's problem is gone
 )
 
@@ -43,6 +45,8 @@ type hub struct {
 	// configured is closed when there is a snapshot.
 	configured chan struct{}
 	refusals   refusals
+	versions   survey.Versions
+	history    traffic.History
 	// What others read, and run alone writes.
 	snapshot  atomic.Pointer[model.Snapshot]
 	world     atomic.Pointer[ads.World] // nil before the first
@@ -69,6 +73,7 @@ type hub struct {
 	shownAt   time.Time                         // when the state was published last
 	callsAt   time.Time                         // when plaintext peers are looked at again; zero is never
 	podCalls  traffic.PodCalls
+	notedAt   time.Time // when the history was written last
 }
 
 // delivery is a complete configuration as a source published it.

@@ -157,6 +157,8 @@ func (h *hub) identify(ctx context.Context, node *corev3.Node) (model.Proxy, err
 		if errors.As(err, &paths) {
 			h.events.put(ads.Event{Kind: badPaths, Node: node.GetId(), Proxy: proxy, Detail: paths.text, Time: time.Now()})
 		}
+	} else {
+		h.versions.Note(proxy.ID, node)
 	}
 	return proxy, err
 }

@@ -20,12 +20,14 @@ import (
 	"github.com/meshpilot/pilot/pkg/discovery/ads/wire"
 	"github.com/meshpilot/pilot/pkg/discovery/phases"
 	"github.com/meshpilot/pilot/pkg/discovery/status"
+	"github.com/meshpilot/pilot/pkg/discovery/survey"
 	"github.com/meshpilot/pilot/pkg/discovery/tlsport"
 	"github.com/meshpilot/pilot/pkg/discovery/traffic"
 	"github.com/meshpilot/pilot/pkg/identity"
 	"github.com/meshpilot/pilot/pkg/identity/csr"
 	"github.com/meshpilot/pilot/pkg/identity/secrets"
 	"github.com/meshpilot/pilot/pkg/meshconfig"
+	"github.com/meshpilot/pilot/pkg/readiness"
 )
 
 // stopTime is how long open requests may take when the server stops.
@@ -327,7 +329,10 @@ func (s *Server) pages() status.Pages {
 		},
 		Traffic:      func() []status.Traffic { return traffic.Page(s.hub.feed, s.hub.snapshot.Load()) },
 		Certificates: s.certificates,
-		Remote:       s.options.DebugRemote,
+		Readiness: func(state status.State, of []status.Rollout) []readiness.Facts {
+			return survey.Sources{Store: s.hub.store, Feed: s.hub.feed, History: &s.hub.history, Versions: &s.hub.versions}.Facts(state.Snapshot, of, time.Now())
+		},
+		Remote: s.options.DebugRemote,
 	}
 }
 

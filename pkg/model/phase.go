@@ -250,14 +250,14 @@ type Fixed struct {
 // Fixed are the ways to a target that its phases do not decide.
 func (s *Snapshot) Fixed(w *Wanted) []Fixed {
 	var out []Fixed
-	for _, way := range s.ways(w) {
+	for _, way := range s.Ways(w) {
 		add := func(svc *OutboundService, namespaces []string) {
-			port := svc.At(way.port)
+			port := svc.At(way.Port)
 			if port == nil {
 				return
 			}
 			for _, u := range append([]*Upstream{&port.Upstream}, port.Subsets...) {
-				f := Fixed{svc.Host, way.port, namespaces, u.TLS, u.By()}
+				f := Fixed{svc.Host, way.Port, namespaces, u.TLS, u.By()}
 				known := slices.ContainsFunc(out, func(o Fixed) bool {
 					return o.Host == f.Host && o.Port == f.Port && o.TLS == f.TLS && o.By == f.By
 				})
@@ -266,13 +266,13 @@ func (s *Snapshot) Fixed(w *Wanted) []Fixed {
 				}
 			}
 		}
-		i, ok := slices.BinarySearchFunc(s.services, way.host, func(o *OutboundService, host string) int { return strings.Compare(o.Host, host) })
+		i, ok := slices.BinarySearchFunc(s.services, way.Host, func(o *OutboundService, host string) int { return strings.Compare(o.Host, host) })
 		if !ok {
 			continue
 		}
 		add(s.services[i], nil)
 		for _, v := range s.variants {
-			if v.Host == way.host {
+			if v.Host == way.Host {
 				add(v.OutboundService, v.Namespaces)
 			}
 		}
@@ -290,8 +290,8 @@ func (s *Snapshot) Calls(namespace string, w *Wanted) bool {
 	if !s.Scoped(w) {
 		return true
 	}
-	for _, way := range s.ways(w) {
-		i, ok := slices.BinarySearchFunc(s.services, way.host, func(o *OutboundService, host string) int { return strings.Compare(o.Host, host) })
+	for _, way := range s.Ways(w) {
+		i, ok := slices.BinarySearchFunc(s.services, way.Host, func(o *OutboundService, host string) int { return strings.Compare(o.Host, host) })
 		if ok && s.services[i].ExportedTo(namespace) {
 			return true
 		}
@@ -299,17 +299,18 @@ func (s *Snapshot) Calls(namespace string, w *Wanted) bool {
 	return false
 }
 
-type way struct {
-	host string
-	port uint16
+// Way is a service port that leads to a target.
+type Way struct {
+	Host string
+	Port uint16
 }
 
-// ways are the service ports that lead to a target.
-func (s *Snapshot) ways(w *Wanted) []way {
-	var out []way
+// Ways are the service ports that lead to a target.
+func (s *Snapshot) Ways(w *Wanted) []Way {
+	var out []Way
 	for _, id := range w.Workloads {
 		for _, pair := range s.byID[id].pairs(w.Port) {
-			if next := (way{pair.service.Host, pair.port.Number}); !slices.Contains(out, next) {
+			if next := (Way{pair.service.Host, pair.port.Number}); !slices.Contains(out, next) {
 				out = append(out, next)
 			}
 		}

@@ -43,10 +43,11 @@ func house() []room {
 		{"pkg/meshconfig/file", "pkg/model pkg/meshconfig github.com/fsnotify/fsnotify" + kubeAPI, "k8s.io/client-go github.com/envoyproxy pkg/translate pkg/discovery"},
 		{"pkg/meshconfig/kube", "pkg/model pkg/meshconfig istio.io/api k8s.io/client-go" + kubeAPI, "pkg/translate pkg/discovery"},
 		{"pkg/rollout", "pkg/model", "net/http os/exec"},
+		{"pkg/readiness", "pkg/model", "net/http os/exec"},
 		{"pkg/identity", "pkg/model istio.io/api google.golang.org/grpc google.golang.org/protobuf", "k8s.io/client-go pkg/translate pkg/discovery"},
 		{"pkg/identity/csr", "pkg/identity istio.io/api google.golang.org/grpc google.golang.org/protobuf", "k8s.io/client-go pkg/translate pkg/discovery"},
 		{"pkg/identity/agent", "pkg/identity istio.io/api google.golang.org/grpc github.com/prometheus/client_golang", "k8s.io/client-go pkg/translate pkg/discovery"},
-		{"pkg/discovery", "pkg/model pkg/meshconfig pkg/translate pkg/translate/diff pkg/rollout pkg/identity pkg/identity/csr pkg/explain pkg/check github.com/envoyproxy/go-control-plane " +
+		{"pkg/discovery", "pkg/model pkg/meshconfig pkg/translate pkg/translate/diff pkg/rollout pkg/readiness pkg/identity pkg/identity/csr pkg/explain pkg/check github.com/envoyproxy/go-control-plane " +
 			"google.golang.org/grpc google.golang.org/genproto/googleapis/rpc github.com/prometheus/client_golang github.com/hashicorp/golang-lru/v2" + envoyAPI,
 			"k8s.io/client-go pkg/meshconfig/kube"},
 		{"pkg/lab", "*", "k8s.io/client-go cmd"},

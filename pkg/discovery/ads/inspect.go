@@ -172,6 +172,9 @@ func (s *stream) sentSecrets() []*translate.Resource {
 
 func byName(a, b *translate.Resource) int { return strings.Compare(a.Name, b.Name) }
 
+// Refuses begins what is said of a proxy that refused what it should have.
+const Refuses = "refuses"
+
 // Progress is whether a stream's proxy has what it should have now.
 type Progress struct {
 	Stream uint64
@@ -213,7 +216,7 @@ func (s *stream) unproven(kinds ...kind) string {
 		case !sub.asked:
 			return "did not ask for its " + k.plural() + " yet"
 		case s.withholds(k):
-			return "refuses its " + k.plural() + ": " + firstLine(sub.nack)
+			return Refuses + " its " + k.plural() + ": " + firstLine(sub.nack)
 		case sub.flight != nil || !sub.held[0].settled(to[0]) || !sub.held[1].settled(to[1]):
 			return "did not acknowledge its " + k.plural() + " yet"
 		}

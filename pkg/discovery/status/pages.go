@@ -13,6 +13,7 @@ import (
 	"github.com/meshpilot/pilot/pkg/identity/inspect"
 	"github.com/meshpilot/pilot/pkg/meshconfig"
 	"github.com/meshpilot/pilot/pkg/model"
+	"github.com/meshpilot/pilot/pkg/readiness"
 	"github.com/meshpilot/pilot/pkg/translate"
 )
 
@@ -91,6 +92,8 @@ type Pages struct {
 	// Certificates are those of the control plane, then those of connected
 	// proxies; it may not block.
 	Certificates func() []inspect.Public
+	// Readiness is what is known of targets; it may not block.
+	Readiness func(State, []Rollout) []readiness.Facts
 	// Remote lets callers read /debug/ that are not on this machine.
 	Remote bool
 	// Calls bounds how many calls one request simulates, of the whole mesh;
@@ -115,6 +118,7 @@ func (p Pages) Handler() http.Handler {
 	mux.Handle("GET /debug/config", p.debug(p.config))
 	mux.Handle("GET /debug/mtls", p.debug(p.mtls))
 	mux.Handle("GET /debug/rollouts", p.debug(p.rollouts))
+	mux.Handle("GET /debug/readiness", p.debug(p.readiness))
 	mux.Handle("GET /debug/explain", p.debug(p.explain))
 	mux.Handle("GET /debug/check", p.debug(p.check))
 	mux.Handle("GET /debug/traffic", p.debug(p.traffic))
@@ -205,6 +209,7 @@ func (p Pages) index(*http.Request, State) (any, error) {
 		{"/debug/edits", "the last edits, and when the last proxy had accepted them"},
 		{"/debug/config?proxy=", "all resources of one proxy, by its node id"},
 		{"/debug/mtls?service=&namespace=", "per service port and client namespace: who accepts and who sends what"},
+		{"/debug/readiness?target=&namespace=&within=&evidence=", "per target that is not strict: who would break if it were, and who could not follow"},
 		{"/debug/explain?from=&to=", "what becomes of a call, why, and what to change; all=true or plaintext=true for all of the mesh, page by page with skip="},
 		{"/debug/check", "problems in force, and what is valid but hardly meant"},
 		{"/debug/traffic?workload=&namespace=", "who sends what is not mutual TLS, and which connections are open, by port"},
