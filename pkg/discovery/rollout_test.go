@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -21,20 +22,36 @@ import (
 
 // phasesInMemory keeps phases as long as a test wants.
 type phasesInMemory struct {
+	mu     sync.Mutex
 	states map[model.Target]rollout.State
 	fail   error
 }
 
-func (m *phasesInMemory) Load() (map[model.Target]rollout.State, error) { return m.states, nil }
+func (m *phasesInMemory) Load() (map[model.Target]rollout.State, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return maps.Clone(m.states), nil
+}
 
 func (m *phasesInMemory) Save(states map[model.Target]rollout.State) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	if m.fail == nil {
 		m.states = maps.Clone(states)
 	}
 	return m.fail
 }
 
+// fails makes later saves fail, or succeed again with nil.
+func (m *phasesInMemory) fails(err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.fail = err
+}
+
 func (m *phasesInMemory) of(group string, port uint16) model.Phase {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	for t, s := range m.states {
 		if t.Group == group && t.Port == port {
 			return s.Phase
@@ -169,7 +186,7 @@ func TestRolloutServerRefuses(t *testing.T) {
 		if got := m.waits("cart"); got != "shop/cart-1 refuses its listeners: not today" {
 			t.Errorf("waits for %s", got)
 		}
-		store.states = s.states
+		store.states, _ = s.Load()
 	})
 	inMesh(t, nil, func(m *mesh) {
 		r, err := newRollouts(store)
@@ -196,7 +213,7 @@ func TestRolloutServerRefuses(t *testing.T) {
 func TestRolloutIsStoredFirst(t *testing.T) {
 	inPhases(t, func(m *mesh, store *phasesInMemory) {
 		cart := m.envoy(cartNode, fakeenvoy.Options{}, insecure.NewCredentials())
-		store.fail = errors.New("disk full")
+		store.fails(errors.New("disk full"))
 		m.edit(sidecars(), strictCart)
 		if got := chains(t, cart); got != "app-tls plain" {
 			t.Errorf("chains %s although nothing is stored", got)
@@ -204,7 +221,7 @@ func TestRolloutIsStoredFirst(t *testing.T) {
 		if got := m.problem("INTERNAL"); got != "no change of a mode goes on, as its phase cannot be stored: disk full" {
 			t.Errorf("problem %q", got)
 		}
-		store.fail = nil
+		store.fails(nil)
 		m.wait()
 		if got := chains(t, cart); got != "mtls app-tls plain" {
 			t.Errorf("chains %s when it is stored", got)
