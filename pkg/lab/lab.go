@@ -22,6 +22,7 @@ import (
 	"github.com/meshpilot/pilot/pkg/lab/envoy"
 	"github.com/meshpilot/pilot/pkg/lab/netns"
 	"github.com/meshpilot/pilot/pkg/lab/rotation"
+	"github.com/meshpilot/pilot/pkg/lab/toggle"
 	"github.com/meshpilot/pilot/pkg/meshconfig"
 	"github.com/meshpilot/pilot/pkg/model"
 )
@@ -60,6 +61,7 @@ type Lab struct {
 	started time.Time
 	live    time.Time // all Envoys were live
 	say     *printer
+	course  toggle.Course
 
 	mu    sync.Mutex
 	state state // the configuration in force
@@ -143,6 +145,7 @@ func (l *Lab) start(ctx context.Context) (err error) {
 	l.live = time.Now()
 	l.background.Go(func() { l.pollStats(background) })
 	l.background.Go(func() { l.follow(background) })
+	l.background.Go(func() { l.watchPhases(background) })
 	return nil
 }
 

@@ -62,14 +62,17 @@ func (p *printer) erase() {
 	}
 }
 
-// table shows the rows: on a terminal all of them, else those whose state
-// changed and lasted.
-func (p *printer) table(rows []Row) {
+// table shows the rows: on a terminal all of them, with below under them, else
+// those whose state changed and lasted, and the news.
+func (p *printer) table(rows []Row, below, news []string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.terminal {
-		p.draw(rows)
+		p.draw(rows, below)
 		return
+	}
+	for _, line := range news {
+		fmt.Fprintf(p.out, "%s  %s\n", clock(time.Now()), line)
 	}
 	for _, r := range rows {
 		name, now := r.name(), r.state()
@@ -81,14 +84,16 @@ func (p *printer) table(rows []Row) {
 	}
 }
 
-func (p *printer) draw(rows []Row) {
+func (p *printer) draw(rows []Row, below []string) {
 	lines := tableLines(rows)
 	if f, ok := p.out.(*os.File); ok {
-		if _, height := terminalSize(f); len(lines) >= height {
+		if _, height := terminalSize(f); len(lines)+len(below) >= height {
 			lines = tableLines(merged(rows))
-			lines = lines[:min(len(lines), max(1, height-1))]
+			lines = lines[:min(len(lines), max(1, height-1-len(below)))]
+			below = below[:min(len(below), max(0, height-2))]
 		}
 	}
+	lines = append(lines, below...)
 	p.erase()
 	// Long lines are cut, not wrapped: the height must be known.
 	fmt.Fprintf(p.out, "\x1b[?7l%s\n\x1b[?7h", strings.Join(lines, "\n"))
@@ -129,7 +134,7 @@ func (p *printer) close(rows []Row) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.terminal {
-		p.draw(rows)
+		p.draw(rows, nil)
 		p.height = 0
 		return
 	}

@@ -8,18 +8,20 @@ import (
 	"time"
 
 	"github.com/meshpilot/pilot/pkg/lab/rotation"
+	"github.com/meshpilot/pilot/pkg/lab/toggle"
 )
 
 // Report is what a run leaves behind as JSON.
 type Report struct {
-	Started time.Time `json:"started"`
-	Seconds float64   `json:"seconds"`
-	Capture bool      `json:"capture"`
-	Envoys  int       `json:"envoys"`
-	NACKs   int       `json:"nacks"` // updates that the Envoys refused
-	Totals  Totals    `json:"totals"`
-	Edits   []Edit    `json:"edits"`
-	Pairs   []Row     `json:"pairs"`
+	Started time.Time     `json:"started"`
+	Seconds float64       `json:"seconds"`
+	Capture bool          `json:"capture"`
+	Envoys  int           `json:"envoys"`
+	NACKs   int           `json:"nacks"` // updates that the Envoys refused
+	Totals  Totals        `json:"totals"`
+	Edits   []Edit        `json:"edits"`
+	Phases  []toggle.Step `json:"phases"` // oldest first
+	Pairs   []Row         `json:"pairs"`
 	// Certificates are those of the sidecars, by workload.
 	Certificates []Certificates `json:"certificates"`
 }
@@ -32,14 +34,8 @@ type Certificates struct {
 	Loaded   rotation.Leaf `json:"loaded"`
 }
 
-// Totals add up all pairs; those of callers with a sidecar stand apart, for
-// only they can follow a change of mode.
-type Totals struct {
-	Requests        uint64 `json:"requests"`
-	Failed          uint64 `json:"failed"`
-	SidecarRequests uint64 `json:"sidecarRequests"`
-	SidecarFailed   uint64 `json:"sidecarFailed"`
-}
+// Totals add up all pairs.
+type Totals = toggle.Calls
 
 // Edit is one change of the configuration.
 type Edit struct {

@@ -12,6 +12,7 @@ import (
 	"github.com/meshpilot/pilot/pkg/identity"
 	"github.com/meshpilot/pilot/pkg/lab/envoy"
 	"github.com/meshpilot/pilot/pkg/lab/netns"
+	"github.com/meshpilot/pilot/pkg/lab/toggle"
 	"github.com/meshpilot/pilot/pkg/meshconfig"
 	"github.com/meshpilot/pilot/pkg/model"
 	"github.com/meshpilot/pilot/pkg/translate"
@@ -89,6 +90,7 @@ type viewer struct {
 	lab      *Lab
 	edits    int // printed
 	problems map[string]bool
+	waits    toggle.Waits
 }
 
 // newProblems prints what was not there before.
@@ -125,7 +127,8 @@ func (v *viewer) refresh(i int) {
 		l.say.event("edit of %s: %s", clock(e.At), e)
 	}
 	rows := l.Rows()
-	l.say.table(rows)
+	rollouts := l.control.server.Rollouts()
+	l.say.table(rows, toggle.UnderWay(rollouts, time.Now()), v.waits.News(rollouts))
 	if i%20 == 0 {
 		l.say.summary(rows, l.setting.renewer.Count())
 	}
@@ -149,10 +152,13 @@ func (l *Lab) Rows() []Row {
 	pairs, s := slices.Clone(l.pairs), l.state.snapshot
 	ages := maps.Clone(l.acked)
 	l.mu.Unlock()
+	inForce := l.control.server.State().Snapshot
 	rows := make([]Row, len(pairs))
 	for i, p := range pairs {
 		rows[i] = p.row()
-		rows[i].Mode = modeOf(s, p.target)
+		rows[i].Mode = p.target.each(s, func(d model.Decision) string { return d.Mode.String() })
+		rows[i].Phase = p.target.each(inForce, func(d model.Decision) string { return d.Phase.String() })
+		rows[i].way = p.target.each(inForce, wayText)
 		rows[i].Age = -1
 		if at, ok := ages[p.caller]; ok {
 			rows[i].Age = time.Since(at)
@@ -161,20 +167,28 @@ func (l *Lab) Rows() []Row {
 	return rows
 }
 
-// modeOf is what the target's endpoints accept.
-func modeOf(s *model.Snapshot, t target) string {
-	mode := ""
+// each is what the target's endpoints have in common.
+func (t target) each(s *model.Snapshot, of func(model.Decision) string) string {
+	common := ""
 	for _, e := range t.endpoints {
 		one := "no sidecar"
 		if s.HasSidecar(e.workload) {
-			one = s.Decision(e.workload, e.port).Mode.String()
+			one = of(s.Decision(e.workload, e.port))
 		}
-		if mode != "" && mode != one {
+		if common != "" && common != one {
 			return "MIXED"
 		}
-		mode = one
+		common = one
 	}
-	return mode
+	return common
+}
+
+// wayText is a mode, and the phase as long as it is not where the mode ends.
+func wayText(d model.Decision) string {
+	if d.Phase == d.Mode.Phase() {
+		return d.Mode.String()
+	}
+	return d.Phase.String() + ">" + d.Mode.String()
 }
 
 // Report is the state of the run so far.
@@ -183,7 +197,7 @@ func (l *Lab) Report(ctx context.Context) Report {
 	return Report{
 		Started: l.started, Seconds: time.Since(l.started).Round(time.Millisecond).Seconds(),
 		Capture: l.options.Capture, Envoys: l.envoys(), NACKs: l.nacks(ctx),
-		Totals: total(rows), Edits: l.edits(), Pairs: rows, Certificates: l.certificates(),
+		Totals: total(rows), Edits: l.edits(), Phases: l.course.All(l.control.server.Rollouts(), l.callsTo), Pairs: rows, Certificates: l.certificates(),
 	}
 }
 

@@ -15,7 +15,9 @@ import (
 
 const (
 	statsEvery = 500 * time.Millisecond
-	maxLog     = 16 << 20
+	// Each phase lasts for half a second at least, if anything needs proof.
+	phasesEvery = 100 * time.Millisecond
+	maxLog      = 16 << 20
 )
 
 // pollStats reads what only the Envoys and the control plane know, until ctx
@@ -72,6 +74,36 @@ func (l *Lab) readStats(ctx context.Context) {
 			l.acked[c.id] = at
 		}
 	}
+}
+
+// watchPhases notes and tells each step of a target, until ctx ends.
+func (l *Lab) watchPhases(ctx context.Context) {
+	tick := time.NewTicker(phasesEvery)
+	defer tick.Stop()
+	for {
+		for _, text := range l.course.Note(l.control.server.Rollouts(), l.callsTo) {
+			l.say.event("%s", text)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// callsTo are the calls so far to services that lead to a target.
+func (l *Lab) callsTo(w *model.Wanted) Totals {
+	l.mu.Lock()
+	pairs := slices.Clone(l.pairs)
+	l.mu.Unlock()
+	var rows []Row
+	for _, p := range pairs {
+		if slices.ContainsFunc(p.target.endpoints, func(e endpoint) bool { return e.port == w.Port && slices.Contains(w.Workloads, e.workload) }) {
+			rows = append(rows, p.row())
+		}
+	}
+	return total(rows)
 }
 
 // trimLogs empties logs that grew large: a lab may run for days.

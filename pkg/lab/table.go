@@ -21,7 +21,7 @@ func tableLines(rows []Row) []string {
 		}
 		cells = append(cells, []string{
 			strings.TrimPrefix(r.callerText(), namespace+"/"), callee + ":" + port,
-			fmt.Sprint(r.Requests), fmt.Sprint(r.Failed), fmt.Sprintf("%.0f %%", 100*r.Now), r.Mode, r.certText(), age,
+			fmt.Sprint(r.Requests), fmt.Sprint(r.Failed), fmt.Sprintf("%.0f %%", 100*r.Now), r.way, r.certText(), age,
 		})
 	}
 	width := make([]int, len(cells[0]))

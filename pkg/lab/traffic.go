@@ -212,8 +212,11 @@ type Row struct {
 	PeerChanges int    `json:"peerChanges,omitempty"`
 	// Leaf is the number of the caller's certificate in its files.
 	Leaf int `json:"leaf,omitempty"`
-	// Mode is what the callee's ports accept: MIXED if they differ.
-	Mode string `json:"mode"`
+	// Mode is what policy wants of the callee's ports, Phase what is in force
+	// there: MIXED if they differ.
+	Mode  string `json:"mode"`
+	Phase string `json:"phase"`
+	way   string // both in few words
 	// Age is how long ago the caller's Envoy took its latest configuration;
 	// negative if the caller has none.
 	Age time.Duration `json:"-"`

@@ -96,15 +96,16 @@ func TestConnectionShares(t *testing.T) {
 func TestPlainOutput(t *testing.T) {
 	var out bytes.Buffer
 	p := newPrinter(&out)
-	row := Row{Caller: "shop/web", Sidecar: true, Callee: "cart.shop.svc.cluster.local", Port: 80, Requests: 7, Mode: "DISABLE", Age: -1}
+	row := Row{Caller: "shop/web", Sidecar: true, Callee: "cart.shop.svc.cluster.local", Port: 80, Requests: 7, Mode: "DISABLE", way: "DISABLE", Age: -1}
 	strict := row
-	strict.Now, strict.Mode = 1, "STRICT"
+	strict.Now, strict.Mode, strict.way = 1, "STRICT", "GRACE>STRICT"
 	strict.PeerLeaf, strict.Leaf, strict.PeerSerial = 2, 3, "9f3c1a7b00"
 	refused := row
 	refused.Sidecar, refused.FailedNow, refused.latest, refused.lastError, refused.Failed = false, 3, 3, "status 403: no", 3
 	for _, rows := range [][]Row{{row, refused}, {row, refused}, {row, refused}, {strict, refused}, {row, refused}, {strict, refused}, {strict, refused}} {
-		p.table(rows)
+		p.table(rows, []string{"only on a terminal"}, nil)
 	}
+	p.table(nil, nil, []string{"waits for: somebody"})
 	p.close([]Row{strict, refused})
 	if strings.Contains(out.String(), "\x1b") {
 		t.Errorf("escape sequences: %q", out.String())
@@ -121,8 +122,9 @@ func TestPlainOutput(t *testing.T) {
 		"shop/web -> cart.shop:80 plaintext, mode DISABLE",
 		"shop/web (no sidecar) -> cart.shop:80 fails, mode DISABLE: status 403: no",
 		"shop/web -> cart.shop:80 mTLS, mode STRICT", // once it lasts
+		"waits for: somebody",
 		"CALLER CALLEE:PORT REQUESTS FAILED MTLS MODE CERT CONFIG AGE",
-		"web cart:80 7 0 100 % STRICT 2/3 9f3c1a7b -",
+		"web cart:80 7 0 100 % GRACE>STRICT 2/3 9f3c1a7b -",
 		"web (no sidecar) cart:80 7 3 0 % DISABLE - -",
 	}
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {

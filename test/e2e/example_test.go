@@ -2,7 +2,10 @@ package e2e
 
 import (
 	"net"
+	"os"
+	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -19,6 +22,7 @@ func TestExampleIsAsExplained(t *testing.T) {
 	for name, capture := range map[string]bool{"proxy": false, "capture": true} {
 		t.Run(name, func(t *testing.T) {
 			dir := config(t, "../../examples/bookinfo")
+			atOnce(t, dir)
 			m := startMesh(t, dir, capture)
 			as := func(r lab.Row) bool { return isExplained(r, explainer(t, dir)) }
 			m.until("as explained at the start", 5*time.Second, func(r lab.Row) bool { return as(r) && r.Requests >= 10 })
@@ -30,6 +34,18 @@ func TestExampleIsAsExplained(t *testing.T) {
 			m.change("authPolicy off", as, func() { setMutualTLS(t, dir, false) })
 		})
 	}
+}
+
+// atOnce lets modes be in force at once, which the example has in phases.
+func atOnce(t *testing.T, dir string) {
+	t.Helper()
+	const phases = "mtlsRollout:\n"
+	path := filepath.Join(dir, "mesh.yaml")
+	text, err := os.ReadFile(path)
+	if err != nil || !strings.Contains(string(text), phases) {
+		t.Fatalf("no %q in %s: %v", phases, path, err)
+	}
+	write(t, path, strings.Replace(string(text), phases, phases+"  mode: IMMEDIATE\n", 1))
 }
 
 func explainer(t *testing.T, dir string) *explain.Explainer {

@@ -27,6 +27,14 @@ func TargetName(t model.Target) string {
 	return t.Namespace + "/" + t.Group + ":" + port
 }
 
+// ClientsSend is what clients that follow a target send in a phase.
+func ClientsSend(p model.Phase) string {
+	if p >= model.PhaseMoved {
+		return "mTLS"
+	}
+	return "plaintext"
+}
+
 // rolloutReport is a Rollout as /debug/rollouts shows it.
 type rolloutReport struct {
 	Target    string            `json:"target"`
@@ -49,11 +57,8 @@ func (r Rollout) report() rolloutReport {
 	w := r.Wanted
 	out := rolloutReport{
 		Target: TargetName(w.Target), Namespace: w.Namespace, Workload: w.Group, Port: w.Port,
-		Mode: w.Decision.Mode.String(), Source: w.Decision.By(), Phase: w.Decision.Phase.String(), Clients: "plaintext",
+		Mode: w.Decision.Mode.String(), Source: w.Decision.By(), Phase: w.Decision.Phase.String(), Clients: ClientsSend(w.Decision.Phase),
 		Since: r.Since, Settled: r.Settled, Held: r.Held, Waits: append([]rollout.Blocker{}, r.Waits...),
-	}
-	if w.Decision.Phase >= model.PhaseMoved {
-		out.Clients = "mTLS"
 	}
 	if !r.Settled && !r.Held {
 		deadline := r.Since.Add(w.Rollout.Deadline)
