@@ -193,6 +193,7 @@ func wayText(d model.Decision) string {
 
 // Report is the state of the run so far.
 func (l *Lab) Report(ctx context.Context) Report {
+	l.notePhases()
 	rows := l.Rows()
 	return Report{
 		Started: l.started, Seconds: time.Since(l.started).Round(time.Millisecond).Seconds(),

@@ -81,14 +81,18 @@ func (l *Lab) watchPhases(ctx context.Context) {
 	tick := time.NewTicker(phasesEvery)
 	defer tick.Stop()
 	for {
-		for _, text := range l.course.Note(l.control.server.Rollouts(), l.callsTo) {
-			l.say.event("%s", text)
-		}
+		l.notePhases()
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
+	}
+}
+
+func (l *Lab) notePhases() {
+	for _, text := range l.course.Note(l.control.server.Rollouts(), l.callsTo) {
+		l.say.event("%s", text)
 	}
 }
 

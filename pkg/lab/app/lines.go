@@ -12,10 +12,15 @@ import (
 	"time"
 )
 
+// keptFor is how long a connection of lines is kept: no proxy can move one, so
+// applications replace theirs once in a while.
+const keptFor = 3 * time.Second
+
 // lineConn is an open connection to a line application.
 type lineConn struct {
 	net.Conn
-	in *bufio.Reader
+	in     *bufio.Reader
+	opened time.Time
 }
 
 func (c *Client) callLine(ctx context.Context, keepAlive bool) (Echo, error) {
@@ -26,6 +31,9 @@ func (c *Client) callLine(ctx context.Context, keepAlive bool) (Echo, error) {
 		}
 		defer conn.Close()
 		return conn.call(ctx, c.name)
+	}
+	if c.lines != nil && time.Since(c.lines.opened) > keptFor {
+		c.dropLines()
 	}
 	if c.lines == nil {
 		conn, err := c.openLines(ctx)
@@ -53,7 +61,7 @@ func (c *Client) openLines(ctx context.Context) (*lineConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	conn := &lineConn{raw, bufio.NewReader(raw)}
+	conn := &lineConn{raw, bufio.NewReader(raw), time.Now()}
 	if !c.target.Protocol.ServerFirst() {
 		return conn, nil
 	}
