@@ -17,6 +17,7 @@ import (
 	"github.com/meshpilot/pilot/pkg/lab/app"
 	"github.com/meshpilot/pilot/pkg/lab/envoy"
 	"github.com/meshpilot/pilot/pkg/lab/netns"
+	"github.com/meshpilot/pilot/pkg/lab/relay"
 	"github.com/meshpilot/pilot/pkg/lab/rotation"
 	"github.com/meshpilot/pilot/pkg/model"
 	"github.com/meshpilot/pilot/pkg/translate/bootstrap"
@@ -38,6 +39,7 @@ type cell struct {
 	leaves atomic.Pointer[rotation.Leaves] // nil without a sidecar
 	envoy  *envoy.Process                  // nil without a sidecar
 	admin  *envoy.Admin
+	relay  *relay.Relay // to the control plane, in a drill
 }
 
 // setting is what all cells of a lab share.
@@ -49,6 +51,7 @@ type setting struct {
 	network   *netns.Network   // nil without capture
 	appCert   *tls.Certificate // of the applications; nil: each has its own
 	renewer   *rotation.Renewer
+	relays    bool // a drill may disturb what sidecars hear
 }
 
 // newCell prepares a workload and starts its application.
@@ -211,39 +214,67 @@ func (s *setting) startSidecar(ctx context.Context, c *cell, mesh *model.Mesh) e
 	if !c.sidecar {
 		return nil
 	}
-	dir, uid := s.cellDir(c), 0
-	if c.space != nil {
-		uid = netns.ProxyUID
-	}
-	leaves, err := s.renewer.Add(identity.Dir{Path: filepath.Dir(c.node.Local.Key), UID: uid}, c.uri)
-	if err != nil {
+	if err := s.certify(c); err != nil {
 		return err
 	}
-	c.leaves.Store(leaves)
+	discovery := s.discovery
+	if s.relays {
+		var err error
+		if c.relay, discovery, err = s.newRelay(c, mesh); err != nil {
+			return err
+		}
+	}
+	dir := s.cellDir(c)
 	options := bootstrap.Options{
-		Proxy: c.node, Mesh: mesh, DiscoveryAddress: s.discovery, ConfigPath: dir, StatsInterval: time.Second,
+		Proxy: c.node, Mesh: mesh, DiscoveryAddress: discovery, ConfigPath: dir, StatsInterval: time.Second,
 	}
 	if c.space == nil {
 		options.AdminAddress = c.address.String()
 	}
 	files := bootstrap.SecretFiles(options)
-	boot := filepath.Join(dir, "envoy.json")
-	files[boot] = bootstrap.Config(options)
+	files[s.bootstrapFile(c)] = bootstrap.Config(options)
 	for path, content := range files {
 		if err := os.WriteFile(path, content, 0o644); err != nil {
 			return err
 		}
 	}
-	args := append(bootstrap.EnvoyArgs(mesh), "-c", boot, "--disable-hot-restart", "--log-level", "warning")
-	if mesh.Concurrency == 0 {
-		args = append(args, "--concurrency", "1") // many Envoys share the cores
-	}
-	if c.envoy, err = envoy.Start(envoy.Spec{
-		Name: c.id.String(), Binary: s.binary, Args: args, Dir: dir, Space: c.space, UID: uid,
-	}); err != nil {
+	if err := s.startEnvoy(c, mesh); err != nil {
 		return err
 	}
 	return c.envoy.WaitLive(ctx, c.admin)
+}
+
+// certify puts the sidecar's certificate into its files.
+func (s *setting) certify(c *cell) error {
+	leaves, err := s.renewer.Add(identity.Dir{Path: filepath.Dir(c.node.Local.Key), UID: s.uid(c)}, c.uri)
+	if err == nil {
+		c.leaves.Store(leaves)
+	}
+	return err
+}
+
+// uid is the user that the Envoy runs as; 0: this one.
+func (s *setting) uid(c *cell) int {
+	if c.space == nil {
+		return 0
+	}
+	return netns.ProxyUID
+}
+
+func (s *setting) bootstrapFile(c *cell) string { return filepath.Join(s.cellDir(c), "envoy.json") }
+
+func (s *setting) startEnvoy(c *cell, mesh *model.Mesh) error {
+	args := append(bootstrap.EnvoyArgs(mesh), "-c", s.bootstrapFile(c), "--disable-hot-restart", "--log-level", "warning")
+	if mesh.Concurrency == 0 {
+		args = append(args, "--concurrency", "1") // many Envoys share the cores
+	}
+	started, err := envoy.Start(envoy.Spec{
+		Name: c.id.String(), Binary: s.binary, Args: args, Dir: s.cellDir(c), Space: c.space, UID: s.uid(c),
+	})
+	if err == nil {
+		c.envoy = started
+	}
+	return err
 }
 
 // stop ends the sidecar, then the application, and lets the network go.
@@ -252,6 +283,9 @@ func (c *cell) stop() error {
 		c.envoy.Stop()
 	}
 	err := c.server.Close()
+	if c.relay != nil {
+		err = errors.Join(err, c.relay.Close())
+	}
 	if c.space != nil {
 		err = errors.Join(err, c.space.Close())
 	}

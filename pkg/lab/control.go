@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/meshpilot/pilot/pkg/discovery"
@@ -16,6 +17,7 @@ import (
 	"github.com/meshpilot/pilot/pkg/meshconfig"
 	"github.com/meshpilot/pilot/pkg/meshconfig/file"
 	"github.com/meshpilot/pilot/pkg/model"
+	"github.com/meshpilot/pilot/pkg/rollout"
 )
 
 const (
@@ -24,20 +26,31 @@ const (
 	httpPort    = 8080
 )
 
-// control is the control plane in this process, on the lab's directory.
+// control is the control plane in this process, on the lab's directory. It can
+// be killed and started again.
 type control struct {
 	dir     string
 	capture bool
-	server  *discovery.Server
+	options discovery.Options
+	path    string // of the stored phases
+	watch   func(map[model.Target]rollout.State)
 	log     *os.File
-	states  chan state // holds one; the latest wins
-	cancel  context.CancelFunc
-	done    chan struct{}
-	stored  *phases.File // how far changes of modes are
-	err     error        // why the server ended; set before done is closed
+	states  chan state    // holds one; the latest wins
+	done    chan struct{} // closed when it ended by itself, or by stop
+	err     error         // why; set before done is closed
 
 	mu    sync.Mutex
+	now   *life
 	times []editTime
+}
+
+// life is one control plane, from its start to its end.
+type life struct {
+	server *discovery.Server
+	phases *guarded
+	cancel context.CancelFunc
+	killed atomic.Bool
+	over   chan struct{}
 }
 
 // editTime is when a configuration was published, and when its newest file was
@@ -47,17 +60,14 @@ type editTime struct{ published, written time.Time }
 // startControl opens the ports and begins to serve the directory.
 func startControl(o Options, s *setting, log string) (*control, error) {
 	var err error
-	c := &control{dir: o.Dir, capture: o.Capture, states: make(chan state, 1), done: make(chan struct{})}
+	c := &control{
+		dir: o.Dir, capture: o.Capture, states: make(chan state, 1), done: make(chan struct{}),
+		path: filepath.Join(filepath.Dir(log), "rollout.json"), watch: o.Drill.phases(),
+	}
 	if c.log, err = os.Create(log); err != nil {
 		return nil, err
 	}
-	stored, err := phases.Open(filepath.Join(filepath.Dir(log), "rollout.json"))
-	if err != nil {
-		return nil, errors.Join(err, c.log.Close())
-	}
-	c.stored = stored
-	options := discovery.Options{
-		Phases: stored,
+	c.options = discovery.Options{
 		Source: c, Domain: domain, CA: s.ca,
 		TLSAddress:     join(o.Address, xdsPort),
 		MetricsAddress: join(o.Address, metricsPort),
@@ -66,29 +76,69 @@ func startControl(o Options, s *setting, log string) (*control, error) {
 	}
 	if s.network != nil {
 		// Proxies reach the control plane on their own network.
-		options.TLSAddress = join(controlPlaneAddress().String(), xdsPort)
-		options.ListenTLS = s.network.Listen
+		c.options.TLSAddress = join(controlPlaneAddress().String(), xdsPort)
+		c.options.ListenTLS = s.network.Listen
 	}
-	if err := freeForControl(options.MetricsAddress, options.HTTPAddress); err != nil {
-		return nil, errors.Join(err, stored.Close(), c.log.Close())
-	}
-	if s.network == nil {
-		err = freeForControl(options.TLSAddress)
+	err = freeForControl(c.options.MetricsAddress, c.options.HTTPAddress)
+	if err == nil && s.network == nil {
+		err = freeForControl(c.options.TLSAddress)
 	}
 	if err == nil {
-		c.server, err = discovery.Listen(options)
+		err = c.begin()
 	}
 	if err != nil {
-		return nil, errors.Join(err, stored.Close(), c.log.Close())
+		return nil, errors.Join(err, c.log.Close())
 	}
-	s.discovery = c.server.Addresses().TLS
-	ctx, cancel := context.WithCancel(context.Background())
-	c.cancel = cancel
-	go func() {
-		defer close(c.done)
-		c.err = c.server.Run(ctx)
-	}()
+	s.discovery = c.server().Addresses().TLS
 	return c, nil
+}
+
+// begin starts a control plane with what the one before stored.
+func (c *control) begin() error {
+	stored, err := phases.Open(c.path)
+	if err != nil {
+		return err
+	}
+	l := &life{phases: &guarded{file: stored, watch: c.watch}, over: make(chan struct{})}
+	o := c.options
+	o.Phases = l.phases
+	if l.server, err = discovery.Listen(o); err != nil {
+		return errors.Join(err, stored.Close())
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	l.cancel = cancel
+	c.mu.Lock()
+	c.now = l
+	c.mu.Unlock()
+	go func() {
+		err := l.server.Run(ctx)
+		if !l.killed.Load() {
+			c.err = err
+			close(c.done)
+		}
+		close(l.over)
+	}()
+	return nil
+}
+
+// kill ends the control plane so that nothing of it is stored any more, and
+// waits until its ports are free.
+func (c *control) kill() error {
+	c.mu.Lock()
+	l := c.now
+	c.mu.Unlock()
+	l.killed.Store(true)
+	l.phases.seal()
+	l.cancel()
+	<-l.over
+	return l.phases.close()
+}
+
+// server is the control plane of now.
+func (c *control) server() *discovery.Server {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now.server
 }
 
 // freeForControl names the flag of the lab, which discovery does not know.
@@ -144,9 +194,15 @@ func (c *control) next(ctx context.Context) (state, error) {
 
 // stop ends the control plane and waits for it.
 func (c *control) stop() error {
-	c.cancel()
-	<-c.done
-	return errors.Join(c.err, c.stored.Close(), c.log.Close())
+	c.mu.Lock()
+	l := c.now
+	c.mu.Unlock()
+	if l == nil {
+		return c.log.Close()
+	}
+	l.cancel()
+	<-l.over
+	return errors.Join(c.err, l.phases.close(), c.log.Close())
 }
 
 // written is when the edit that was published at the time was written.

@@ -17,6 +17,7 @@ import (
 	"reflect"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/meshpilot/pilot/pkg/lab/envoy"
@@ -50,6 +51,8 @@ type Options struct {
 	// AppCert is what applications present in TLS of their own; nil: each
 	// signs its own.
 	AppCert *tls.Certificate
+	// Drill, if not nil, adds load that lasts, and lets faults be made.
+	Drill *Probes
 }
 
 // Lab is a running mesh.
@@ -62,6 +65,9 @@ type Lab struct {
 	live    time.Time // all Envoys were live
 	say     *printer
 	course  toggle.Course
+
+	strangers atomic.Bool   // callers without a sidecar call, in a drill
+	renewals  atomic.Uint64 // how often long connections were given up
 
 	mu    sync.Mutex
 	state state // the configuration in force
@@ -105,7 +111,7 @@ func Start(ctx context.Context, o Options) (*Lab, error) {
 		return nil, err
 	}
 	l := &Lab{
-		options: o, run: run, setting: setting{dir: run.path, binary: binary, appCert: o.AppCert},
+		options: o, run: run, setting: setting{dir: run.path, binary: binary, appCert: o.AppCert, relays: o.Drill != nil},
 		say: newPrinter(o.Out), cells: map[model.WorkloadID]*cell{}, died: make(chan error, 1),
 	}
 	if err := l.start(ctx); err != nil {
@@ -266,7 +272,7 @@ func (l *Lab) adoptPairs(targets []target) {
 				next, old = append(next, old[at]), slices.Delete(slices.Clone(old), at, at+1)
 				continue
 			}
-			next = append(next, &runningPair{pair: c.pair(t)})
+			next = append(next, &runningPair{pair: l.pair(c, t)})
 		}
 	}
 	l.pairs = next
@@ -280,6 +286,7 @@ func (l *Lab) adoptPairs(targets []target) {
 			ctx, stop := context.WithCancel(context.Background())
 			p.stop = stop
 			l.traffic.Go(func() { p.run(ctx, interval*time.Duration(i)/time.Duration(len(next)), interval) })
+			l.lasting(ctx, p.pair)
 		}
 	}
 }

@@ -67,7 +67,7 @@ func total(rows []Row) Totals {
 func (l *Lab) edits() []Edit {
 	var list []Edit
 	envoys := l.envoys()
-	for _, e := range l.control.server.Edits() {
+	for _, e := range l.control.server().Edits() {
 		if !e.At.After(l.live) {
 			continue
 		}

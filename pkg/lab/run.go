@@ -54,7 +54,7 @@ func Run(ctx context.Context, o Options) error {
 func (l *Lab) introduce() {
 	l.say.event("%d Envoys are live, %d pairs of caller and service port exchange traffic", l.envoys(), len(l.Rows()))
 	l.say.event("certificates last %s; the CA is in %s", l.setting.ca.Lifetimes().Default, l.CA())
-	l.say.event("edit %s, above all authPolicy in mesh.yaml; status: http://%s/debug/", l.options.Dir, l.control.server.Addresses().HTTP)
+	l.say.event("edit %s, above all authPolicy in mesh.yaml; status: http://%s/debug/", l.options.Dir, l.control.server().Addresses().HTTP)
 }
 
 // show follows edits and traffic.
@@ -120,14 +120,14 @@ func problemText(p meshconfig.Problem) string {
 
 func (v *viewer) refresh(i int) {
 	l := v.lab
-	v.newProblems(l.control.server.State().Findings)
+	v.newProblems(l.control.server().State().Findings)
 	edits := l.edits()
 	for ; v.edits < len(edits) && edits[v.edits].Complete; v.edits++ {
 		e := edits[v.edits]
 		l.say.event("edit of %s: %s", clock(e.At), e)
 	}
 	rows := l.Rows()
-	rollouts := l.control.server.Rollouts()
+	rollouts := l.control.server().Rollouts()
 	l.say.table(rows, toggle.UnderWay(rollouts, time.Now()), v.waits.News(rollouts))
 	if i%20 == 0 {
 		l.say.summary(rows, l.setting.renewer.Count())
@@ -152,7 +152,7 @@ func (l *Lab) Rows() []Row {
 	pairs, s := slices.Clone(l.pairs), l.state.snapshot
 	ages := maps.Clone(l.acked)
 	l.mu.Unlock()
-	inForce := l.control.server.State().Snapshot
+	inForce := l.control.server().State().Snapshot
 	rows := make([]Row, len(pairs))
 	for i, p := range pairs {
 		rows[i] = p.row()
@@ -198,7 +198,7 @@ func (l *Lab) Report(ctx context.Context) Report {
 	return Report{
 		Started: l.started, Seconds: time.Since(l.started).Round(time.Millisecond).Seconds(),
 		Capture: l.options.Capture, Envoys: l.envoys(), NACKs: l.nacks(ctx),
-		Totals: total(rows), Edits: l.edits(), Phases: l.course.All(l.control.server.Rollouts(), l.callsTo), Pairs: rows, Certificates: l.certificates(),
+		Totals: total(rows), Edits: l.edits(), Phases: l.course.All(l.control.server().Rollouts(), l.callsTo), Pairs: rows, Certificates: l.certificates(),
 	}
 }
 

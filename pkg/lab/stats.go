@@ -65,7 +65,7 @@ func (l *Lab) readStats(ctx context.Context) {
 		})
 	}
 	all.Wait()
-	times := acked(l.control.server.State())
+	times := acked(l.control.server().State())
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.acked = map[model.WorkloadID]time.Time{}
@@ -91,7 +91,7 @@ func (l *Lab) watchPhases(ctx context.Context) {
 }
 
 func (l *Lab) notePhases() {
-	for _, text := range l.course.Note(l.control.server.Rollouts(), l.callsTo) {
+	for _, text := range l.course.Note(l.control.server().Rollouts(), l.callsTo) {
 		l.say.event("%s", text)
 	}
 }

@@ -17,6 +17,7 @@ import (
 
 const (
 	callTimeout = 5 * time.Second
+	sessionTime = 2500 * time.Millisecond // of long connections that end by themselves
 	// maxRate bounds all traffic of a lab, in requests a second; a pair never
 	// makes more than pairRate.
 	maxRate  = 300
@@ -35,6 +36,11 @@ type pair struct {
 	target  target
 	leaves  func() *rotation.Leaves // of the caller's sidecar; nil if it has none
 	clients []*app.Client           // one, or one per endpoint for a caller without a sidecar
+
+	newClient func() *app.Client
+	probe     func(Call)    // nil but in a drill
+	silent    func() bool   // it makes no calls now
+	renewals  func() uint64 // what is open longer than since this changed last is given up
 
 	mu         sync.Mutex
 	sum        tally
@@ -61,14 +67,22 @@ type outcome struct {
 }
 
 // pair is c as a caller of t.
-func (c *cell) pair(t target) *pair {
-	p := &pair{caller: c.id, uri: c.uri, sidecar: c.sidecar, target: t, leaves: c.leaves.Load}
+func (l *Lab) pair(c *cell, t target) *pair {
+	p := &pair{
+		caller: c.id, uri: c.uri, sidecar: c.sidecar, target: t, leaves: c.leaves.Load,
+		silent: func() bool { return false }, renewals: l.renewals.Load,
+	}
 	targets := t.direct()
 	if c.sidecar {
 		targets = []app.Target{t.through()}
 	}
 	for _, one := range targets {
 		p.clients = append(p.clients, app.NewClient(c.id.Name, one, c.dial, c.proxy))
+	}
+	p.newClient = func() *app.Client { return app.NewClient(c.id.Name, targets[0], c.dial, c.proxy) }
+	if drill := l.options.Drill; drill != nil {
+		p.probe = drill.Call
+		p.silent = func() bool { return !c.sidecar && !l.strangers.Load() }
 	}
 	return p
 }
@@ -78,21 +92,57 @@ func (c *cell) pair(t target) *pair {
 func (p *pair) run(ctx context.Context, first, interval time.Duration) {
 	timer := time.NewTimer(first)
 	defer timer.Stop()
+	renewals := p.renewals()
 	for i := 0; ; i++ {
 		select {
 		case <-ctx.Done():
-			for _, c := range p.clients {
-				c.Close()
-			}
+			p.closeAll()
 			return
 		case <-timer.C:
 		}
 		timer.Reset(interval)
+		if now := p.renewals(); now != renewals {
+			renewals = now
+			p.closeAll()
+		}
+		if p.silent() {
+			p.closeAll()
+			continue
+		}
 		p.call(ctx, p.clients[i/2%len(p.clients)], i%2 == 0)
 	}
 }
 
+// lasting adds, in a drill, what outlives a change: slow requests, sessions of
+// some seconds, and connections and streams that end only when RenewLong says.
+func (l *Lab) lasting(ctx context.Context, p *pair) {
+	if p.probe == nil || !p.sidecar {
+		return
+	}
+	done := func(kind Kind) app.Done {
+		return func(begin time.Time, cut bool, echo app.Echo, err error) {
+			if err == nil && kind == SlowRequest {
+				err = p.check(echo)
+			}
+			p.count(err)
+			p.report(kind, begin, cut, err)
+		}
+	}
+	if p.target.protocol.IsHTTP() {
+		l.traffic.Go(func() { p.newClient().KeepSlow(ctx, done(SlowRequest)) })
+	}
+	l.traffic.Go(func() { p.newClient().KeepLong(ctx, sessionTime, p.renewals, done(LongConnection)) })
+	l.traffic.Go(func() { p.newClient().KeepLong(ctx, 0, p.renewals, done(LongConnection)) })
+}
+
+func (p *pair) closeAll() {
+	for _, c := range p.clients {
+		c.Close()
+	}
+}
+
 func (p *pair) call(ctx context.Context, client *app.Client, keepAlive bool) {
+	begin := time.Now()
 	limited, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	echo, err := client.Call(limited, keepAlive)
@@ -103,6 +153,11 @@ func (p *pair) call(ctx context.Context, client *app.Client, keepAlive bool) {
 		err = p.check(echo)
 	}
 	p.record(outcome{at: time.Now(), failed: err != nil, mesh: err == nil && echo.Peer != "", hash: echo.PeerHash}, err)
+	kind := NewConnection
+	if keepAlive {
+		kind = KeptConnection
+	}
+	p.report(kind, begin, false, err)
 }
 
 // check fails if another application answered than should, or if the sidecar
@@ -122,14 +177,7 @@ func (p *pair) check(echo app.Echo) error {
 func (p *pair) record(o outcome, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.sum.requests++
-	if o.failed {
-		p.sum.failed++
-		p.lastError = errorText(err)
-		if p.firstError == "" {
-			p.firstError = p.lastError
-		}
-	}
+	p.add(err)
 	if o.mesh {
 		p.sum.mesh++
 		p.recordLeaf(o.hash)
@@ -138,6 +186,24 @@ func (p *pair) record(o outcome, err error) {
 		p.recent = append(p.recent[:0], p.recent[1:]...)
 	}
 	p.recent = append(p.recent, o)
+}
+
+// count adds a call that says nothing of now.
+func (p *pair) count(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.add(err)
+}
+
+func (p *pair) add(err error) {
+	p.sum.requests++
+	if err != nil {
+		p.sum.failed++
+		p.lastError = errorText(err)
+		if p.firstError == "" {
+			p.firstError = p.lastError
+		}
+	}
 }
 
 // recordLeaf takes which certificate of the caller the callee saw. Older ones

@@ -219,3 +219,41 @@ func TestServeTLS(t *testing.T) {
 		t.Error("another certificate was presented")
 	}
 }
+
+func TestLongAndSlow(t *testing.T) {
+	for _, p := range []model.Protocol{model.TCP, model.HTTP, model.HTTP2, model.GRPC, model.HTTPS, model.TLS, model.MySQL} {
+		t.Run(p.String(), func(t *testing.T) {
+			ln, _ := listen(t)
+			start(t, "cart", ln, p)
+			client := NewClient("web", Target{Host: "cart", Port: 80, Protocol: p, Address: ln.Addr().String()}, dialTCP, "")
+			defer client.Close()
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			if p.IsHTTP() {
+				begin := time.Now()
+				if echo, err := client.Slow(ctx, 50*time.Millisecond); err != nil || echo.Name != "cart" || time.Since(begin) < 50*time.Millisecond {
+					t.Errorf("%v, %v after %s", echo, err, time.Since(begin))
+				}
+			}
+			long, err := client.Long(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if p == model.HTTP {
+				if long != nil {
+					t.Error("HTTP/1.1 has something long")
+				}
+				return
+			}
+			for _, text := range []string{"one", "two", "three"} {
+				if err := long.Echo(ctx, text); err != nil {
+					t.Fatal(err)
+				}
+			}
+			long.Close()
+			if err := long.Echo(ctx, "four"); err == nil {
+				t.Error("answered although it is closed")
+			}
+		})
+	}
+}

@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/meshpilot/pilot/pkg/model"
 )
@@ -105,6 +106,10 @@ func (c *Client) Call(ctx context.Context, keepAlive bool) (Echo, error) {
 	if c.kept == nil {
 		return c.callLine(ctx, keepAlive)
 	}
+	return c.callHTTP(ctx, keepAlive, 0)
+}
+
+func (c *Client) callHTTP(ctx context.Context, keepAlive bool, wait time.Duration) (Echo, error) {
 	transport := c.fresh
 	if keepAlive {
 		transport = c.kept
@@ -112,6 +117,9 @@ func (c *Client) Call(ctx context.Context, keepAlive bool) (Echo, error) {
 	req, err := c.request(ctx)
 	if err != nil {
 		return Echo{}, err
+	}
+	if wait > 0 {
+		req.Header.Set(waitHeader, wait.String())
 	}
 	resp, err := transport.RoundTrip(req)
 	if err != nil {

@@ -120,6 +120,13 @@ func (s *Server) serveHTTP(ln net.Listener) {
 type connKey struct{}
 
 func (s *Server) answer(w http.ResponseWriter, r *http.Request) {
+	if strings.HasSuffix(r.URL.Path, streamPath) {
+		echoStream(w, r)
+		return
+	}
+	if !waitAsAsked(r) {
+		return // the caller is gone
+	}
 	body, err := io.ReadAll(io.LimitReader(r.Body, 1<<16))
 	if err != nil {
 		return // the caller is gone
