@@ -57,8 +57,8 @@ func certifiedPeer(ctx context.Context, node string, id model.WorkloadID) (*cert
 // sources know the workload, its namespace must do; it is checked again then.
 func (c *certified) check(s *model.Snapshot, now time.Time) error {
 	if !now.Before(c.expires) {
-		return status.Errorf(codes.PermissionDenied, "%s: its certificate has expired at %s",
-			status.Convert(c.denied()).Message(), c.expires.UTC().Format(time.RFC3339))
+		return expiredError{status.Newf(codes.PermissionDenied, "%s: its certificate has expired at %s",
+			status.Convert(c.denied()).Message(), c.expires.UTC().Format(time.RFC3339))}
 	}
 	if s == nil {
 		return nil
@@ -72,6 +72,13 @@ func (c *certified) check(s *model.Snapshot, now time.Time) error {
 	}
 	return c.denied()
 }
+
+// expiredError ends a stream whose certificate is over. That is how a proxy
+// comes back with its next one, and nothing is wrong.
+type expiredError struct{ status *status.Status }
+
+func (e expiredError) Error() string              { return e.status.Err().Error() }
+func (e expiredError) GRPCStatus() *status.Status { return e.status }
 
 func (c *certified) denied() error {
 	return status.Errorf(codes.PermissionDenied, "identity %s may not act for node %s", c.uri, c.node)
@@ -181,8 +188,17 @@ func (h *hub) identifyTeller(ctx context.Context, node *corev3.Node) (id model.W
 	return proxy.ID, check, err
 }
 
+// expiredCode is what ends by expiry is counted under: alerts on
+// PermissionDenied should not tell of each renewal.
+const expiredCode = "CertificateExpired"
+
 func (h *hub) turnedAway(node string, err error) {
 	s := status.Convert(err)
+	if errors.As(err, new(expiredError)) {
+		h.metrics.Refused.WithLabelValues(expiredCode).Inc()
+		h.log.Info("stream ended, as its certificate did", "node", node, "error", s.Message())
+		return
+	}
 	h.metrics.Refused.WithLabelValues(s.Code().String()).Inc()
 	h.log.Warn("stream refused", "node", node, "code", s.Code().String(), "error", s.Message())
 }

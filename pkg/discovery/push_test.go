@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"log/slog"
 	"net"
 	"slices"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
@@ -321,6 +323,8 @@ func TestCertificatesAreShown(t *testing.T) {
 func TestAnExpiredCertificateEndsTheStream(t *testing.T) {
 	c := newCallers(t)
 	inMesh(t, c.server, func(m *mesh) {
+		var log strings.Builder
+		m.hub.log = slog.New(slog.NewTextHandler(&log, nil))
 		m.edit(shop)
 		e := m.envoy(cartNode, fakeenvoy.Options{}, c.as("shop", "cart", time.Minute))
 		time.Sleep(50 * time.Second)
@@ -332,6 +336,13 @@ func TestAnExpiredCertificateEndsTheStream(t *testing.T) {
 		synctest.Wait()
 		if got := status.Convert(e.Err()); got.Code() != codes.PermissionDenied || !strings.Contains(got.Message(), "its certificate has expired at ") {
 			t.Errorf("got %v", got)
+		}
+		if got := log.String(); !strings.Contains(got, "level=INFO msg=\"stream ended, as its certificate did\"") || strings.Contains(got, "WARN") {
+			t.Errorf("an expiry is normal, but the log says\n%s", got)
+		}
+		refused := m.hub.metrics.Refused
+		if denied, expired := testutil.ToFloat64(refused.WithLabelValues("PermissionDenied")), testutil.ToFloat64(refused.WithLabelValues(expiredCode)); denied != 0 || expired != 1 {
+			t.Errorf("counted %v as denied and %v as expired, want 0 and 1", denied, expired)
 		}
 	})
 }

@@ -40,8 +40,12 @@ func Open(path string) (*File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		return nil, errors.Join(fmt.Errorf("%s belongs to another control plane that is running: %w", path, err), lock.Close())
+	err = syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		err = fmt.Errorf("%s belongs to another control plane that is running: stop it, or choose another directory", path)
+	}
+	if err != nil {
+		return nil, errors.Join(err, lock.Close())
 	}
 	return &File{path: path, lock: lock}, nil
 }

@@ -24,7 +24,7 @@ type Metrics struct {
 	ACKs      *prometheus.CounterVec // by type
 	NACKs     *prometheus.CounterVec // by type
 	Ignored   *prometheus.CounterVec // by type
-	Refused   *prometheus.CounterVec // by gRPC code
+	Refused   *prometheus.CounterVec // by gRPC code, or CertificateExpired
 	// RefusedConnections are by reason: handshake, strangers.
 	RefusedConnections  *prometheus.CounterVec
 	CertificateRequests *prometheus.CounterVec // by gRPC code
