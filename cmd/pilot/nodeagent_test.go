@@ -44,7 +44,7 @@ func TestNodeAgentUsage(t *testing.T) {
 		{"stray argument", "x", `pilot: unexpected argument "x": only arguments of Envoy, after -- and with --envoy-bootstrap`},
 		{"arguments without Envoy", "-- -l debug", `pilot: unexpected argument "-l": only arguments of Envoy, after -- and with --envoy-bootstrap`},
 		{"key type", "--key-type dsa", `pilot: --key-type: key type "dsa" is neither ecdsa nor rsa`},
-		{"key size", "--key-type rsa --key-size 1024", `pilot: an RSA key of 1024 bits: use 2048 to 8192`},
+		{"key size", "--key-type rsa --key-size 1024", `pilot: --key-size: an RSA key of 1024 bits: use 2048 to 8192`},
 		{"no RSA key", "--key-type rsa --key-size 0", `pilot: --key-size: an RSA key of 0 bits is none`},
 		{"two directories", "--cert-chain DIR/a/cert-chain.pem --key DIR/b/key.pem --root-cert DIR/a/root-cert.pem",
 			`pilot: DIR/a/cert-chain.pem, DIR/b/key.pem and DIR/a/root-cert.pem are in different directories; they must be in one, because it is replaced in one step`},

@@ -37,7 +37,7 @@ WorkloadEntries and Policies in any other files.
 
 Exit codes:
   0  done; nothing to object, or no difference
-  1  done, and there are errors or findings in the configuration, or differences
+  1  done, and there are errors, findings, differences, or who would break
   2  could not be done: wrong usage, unreadable files, ports in use
   3  done, and the answer is not known`
 
@@ -60,7 +60,13 @@ const rootExample = `  # Start a small mesh with real Envoys on this machine
   pilot readiness
 
   # Serve a directory to Envoy sidecars
-  pilot serve config/`
+  pilot serve config/
+
+  # Which certificates are there, and when is the first outage?
+  pilot certs --server http://127.0.0.1:8080
+
+  # Give a machine without Kubernetes a certificate, and keep it fresh
+  pilot node-agent --ca-address istiod.istio-system.svc:15012`
 
 // rootCmd is the command tree.
 func rootCmd() *cobra.Command {

@@ -127,7 +127,8 @@ func TestServeRefuses(t *testing.T) {
 	}{
 		{"errors", []string{bad}, "pilot: " + bad + " has 2 errors"},
 		{"errors without TLS", []string{bad, "--tls-address", ""}, "unknown field \"conectTimeout\", did you mean \"connectTimeout\"?"},
-		{"broken CA", []string{shop, "--state-dir", state}, "pilot: --state-dir: read the CA: open " + state + "/ca-cert.pem: no such file or directory"},
+		{"broken CA", []string{shop, "--state-dir", state}, "pilot: --state-dir: there is " + state + "/ca-key.pem, but no " + state +
+			"/ca-cert.pem: bring it back; or move the other away for a new CA, which no proxy trusts yet"},
 		{"plaintext to all", []string{shop, "--plaintext-address", ":0", "--tls-address", ""}, "or allow it with --plaintext-remote"},
 	}
 	for _, c := range cases {

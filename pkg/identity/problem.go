@@ -22,7 +22,7 @@ func (c *CA) Problems(now time.Time) []Problem {
 	limits := c.options.Lifetimes
 	if limits.Default > limits.Max {
 		out = append(out, Problem{Code: "TTL_ABOVE_MAX", Error: true, Message: fmt.Sprintf(
-			"--workload-cert-ttl %s is greater than --max-workload-cert-ttl %s: no certificate can be issued to who asks for no other lifetime", limits.Default, limits.Max)})
+			"--workload-cert-ttl %s is greater than --max-workload-cert-ttl %s: no certificate can be issued to who asks for no other lifetime; lower the first, or raise the second", limits.Default, limits.Max)})
 	}
 	if text := c.trouble.Load(); text != nil {
 		out = append(out, Problem{Code: "CA_INVALID", Error: true, On: fileKey(c.files.SigningCert),

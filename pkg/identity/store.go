@@ -37,6 +37,9 @@ func OpenCA(dir string, o Options) (*CA, error) {
 	if errors.Is(certErr, fs.ErrNotExist) && errors.Is(keyErr, fs.ErrNotExist) {
 		return createCA(certPath, keyPath, o)
 	}
+	if there, gone := halfCA(certPath, keyPath, certErr, keyErr); gone != "" {
+		return nil, fmt.Errorf("there is %s, but no %s: bring it back; or move the other away for a new CA, which no proxy trusts yet", there, gone)
+	}
 	if err := errors.Join(certErr, keyErr); err != nil {
 		return nil, fmt.Errorf("read the CA: %w", err)
 	}
@@ -58,6 +61,17 @@ func OpenCA(dir string, o Options) (*CA, error) {
 	ca := newCA(o, newAuthority(cert, key, nil, certs[:1]))
 	ca.place = certPath
 	return ca, nil
+}
+
+// halfCA is which of the two files is there and which is gone, if one is.
+func halfCA(cert, key string, certErr, keyErr error) (there, gone string) {
+	switch {
+	case certErr == nil && errors.Is(keyErr, fs.ErrNotExist):
+		return cert, key
+	case keyErr == nil && errors.Is(certErr, fs.ErrNotExist):
+		return key, cert
+	}
+	return "", ""
 }
 
 func createCA(certPath, keyPath string, o Options) (*CA, error) {

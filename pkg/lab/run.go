@@ -53,7 +53,7 @@ func Run(ctx context.Context, o Options) error {
 
 func (l *Lab) introduce() {
 	l.say.event("%d Envoys are live, %d pairs of caller and service port exchange traffic", l.envoys(), len(l.Rows()))
-	l.say.event("certificates last %s; the CA is in %s", l.setting.ca.Lifetimes().Default, l.CA())
+	l.say.event("certificates last %s, open connections keep theirs (docs/lab.md, Certificates); the CA is in %s", l.setting.ca.Lifetimes().Default, l.CA())
 	l.say.event("edit %s, above all authPolicy in mesh.yaml; status: http://%s/debug/", l.options.Dir, l.control.server().Addresses().HTTP)
 }
 

@@ -76,12 +76,12 @@ func newAgent(o Options) (*agent, error) {
 	}
 	switch {
 	case o.RSABits != 0 && (o.RSABits < 2048 || o.RSABits > 8192):
-		return nil, fmt.Errorf("an RSA key of %d bits: use 2048 to 8192", o.RSABits)
+		return nil, fmt.Errorf("--key-size: an RSA key of %d bits: use 2048 to 8192", o.RSABits)
 	case o.TTL < 0:
-		return nil, fmt.Errorf("a lifetime of %s is none", o.TTL)
+		return nil, fmt.Errorf("--workload-cert-ttl %s: give a lifetime above 0, or 0 for the CA's default", o.TTL)
 	}
 	if _, _, err := net.SplitHostPort(o.CAAddress); err != nil {
-		return nil, fmt.Errorf("the address of the CA: %w", err)
+		return nil, fmt.Errorf("--ca-address: %w; give host:port", err)
 	}
 	if rule.Unusual() {
 		o.Log.Warn("the grace period ratio is outside 0.2 to 0.8: renewals come late, or very often", "ratio", o.GraceRatio)

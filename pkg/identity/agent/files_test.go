@@ -179,9 +179,9 @@ func TestOptions(t *testing.T) {
 		{"the root certificates: open " + dir + "/none.pem: no such file", func(o *Options) { o.Files.RootCert = dir + "/none.pem" }},
 		{"the root certificates: " + dir + "/garbage.pem has none", func(o *Options) { o.Files.RootCert = dir + "/garbage.pem" }},
 		{"workload cert grace period ratio 1.5 should be within [0, 1]", func(o *Options) { o.GraceRatio = 1.5 }},
-		{"an RSA key of 1024 bits: use 2048 to 8192", func(o *Options) { o.RSABits = 1024 }},
-		{"a lifetime of -1h0m0s is none", func(o *Options) { o.TTL = -time.Hour }},
-		{"the address of the CA: address istiod: missing port", func(o *Options) { o.CAAddress = "istiod" }},
+		{"--key-size: an RSA key of 1024 bits: use 2048 to 8192", func(o *Options) { o.RSABits = 1024 }},
+		{"--workload-cert-ttl -1h0m0s: give a lifetime above 0", func(o *Options) { o.TTL = -time.Hour }},
+		{"--ca-address: address istiod: missing port in address; give host:port", func(o *Options) { o.CAAddress = "istiod" }},
 		{"the Envoy binary: ", func(o *Options) { o.Envoy.Binary = dir + "/none" }},
 		{"(--metrics-address)", func(o *Options) { o.MetricsAddress = "127.0.0.1:nowhere" }},
 	} {
