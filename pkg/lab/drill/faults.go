@@ -92,6 +92,8 @@ func (t *trouble) happen(ctx context.Context, f fault) error {
 		t.journal.note("fault: streams of %s end", id)
 		relay.Drop()
 	case faultNACK:
+		t.envoys.Lock() // an Envoy that refuses its first update never gets live
+		defer t.envoys.Unlock()
 		kind := translate.ListenerType
 		if f.which>>32%2 == 0 {
 			kind = translate.ClusterType
