@@ -113,3 +113,15 @@ func TestWaitLive(t *testing.T) {
 		t.Errorf("asked %d times, want until it is live", asked)
 	}
 }
+
+// The cause of a crash stands before traces that are longer than the tail.
+func TestTailHasTheCause(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "envoy.log")
+	text := "[critical][assert] assert failure: inotify_fd_ >= 0.\n" + strings.Repeat("[critical][backtrace] #0\n", 100)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := tailOf(path); !strings.HasPrefix(got, "    [critical][assert] assert failure: inotify_fd_ >= 0.\n") {
+		t.Errorf("tail begins with %.80q", got)
+	}
+}

@@ -171,11 +171,15 @@ func tailOf(path string) string {
 	if err != nil {
 		return "    " + err.Error()
 	}
-	var lines []string
+	var lines, cause []string
 	for scan := bufio.NewScanner(bytes.NewReader(content)); scan.Scan(); {
-		lines = append(lines, "    "+scan.Text())
+		line := "    " + scan.Text()
+		lines = append(lines, line)
+		if strings.Contains(line, "bug failure") || strings.Contains(line, "assert failure") {
+			cause = []string{line} // a crash's traces are longer than the tail
+		}
 	}
-	return strings.Join(lines[max(0, len(lines)-logTail):], "\n")
+	return strings.Join(append(cause, lines[max(0, len(lines)-logTail):]...), "\n")
 }
 
 // Died waits for the end of the process, and is nil if Stop asked for it.
