@@ -50,13 +50,7 @@ func readinessCmd() *cobra.Command {
 			} else if err := answer.Print(cmd.OutOrStdout()); err != nil {
 				return err
 			}
-			switch {
-			case answer.Count(readiness.NotReady) > 0:
-				return errFindings
-			case answer.Count(readiness.Unclear) > 0:
-				return errUnknown
-			}
-			return nil
+			return verdictError(answer.Verdict())
 		},
 	}
 	output.register(cmd)
@@ -65,4 +59,16 @@ func readinessCmd() *cobra.Command {
 	cmd.Flags().StringVar(&within, "within", "24h", "how long ago plaintext counts; no more than 24h is remembered")
 	cmd.Flags().StringVar(&evidence, "evidence", "1h", "how far back evidence must be without a gap")
 	return cmd
+}
+
+// verdictError makes a verdict the exit code.
+func verdictError(v readiness.Verdict) error {
+	switch v {
+	case readiness.NotReady:
+		return errFindings
+	case readiness.Unclear:
+		return errUnknown
+	default:
+		return nil
+	}
 }

@@ -13,6 +13,17 @@ import (
 	"github.com/meshpilot/pilot/pkg/readiness"
 )
 
+// phasedInputs is a control plane that has the directory in the phases of its
+// inputs.
+func phasedInputs(t *testing.T, d *directory) string {
+	pages := status.Pages{State: func(context.Context) (status.State, error) {
+		return status.State{Snapshot: model.Build(d.inputs), Bundle: &d.bundle, Inputs: d.inputs}, nil
+	}}
+	server := httptest.NewServer(pages.Handler())
+	t.Cleanup(server.Close)
+	return server.URL
+}
+
 // phased is a control plane that has the directory and is told the facts of
 // its targets by fact.
 func phased(t *testing.T, dir string, fact func(*model.Wanted, *readiness.Facts)) string {

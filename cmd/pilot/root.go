@@ -56,6 +56,9 @@ const rootExample = `  # Start a small mesh with real Envoys on this machine
   # What would my edit change, for whom?
   pilot diff config/ edited/
 
+  # By which steps, and who would break?
+  pilot plan --from config/ edited/
+
   # Who would break if mutual TLS were required?
   pilot readiness
 
@@ -78,7 +81,7 @@ func rootCmd() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(labCmd(), serveCmd(), validateCmd(), checkCmd(), renderCmd(), diffCmd(), explainCmd(), readinessCmd(), bootstrapCmd(), certsCmd(), nodeAgentCmd(), versionCmd())
+	root.AddCommand(labCmd(), serveCmd(), validateCmd(), checkCmd(), renderCmd(), diffCmd(), explainCmd(), planCmd(), readinessCmd(), bootstrapCmd(), certsCmd(), nodeAgentCmd(), versionCmd())
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return fmt.Errorf("%w\nSee '%s --help'", err, cmd.CommandPath())
 	})

@@ -45,8 +45,9 @@ type Peer struct {
 	Address     string
 	Known       bool // the mesh has the workload
 	Sidecar     bool
-	AppTLS      bool // it sends TLS of its own
-	Refused     bool // instead of served
+	AppTLS      bool   // it sends TLS of its own
+	Refused     bool   // instead of served
+	Rule        string // that may tell it to send plaintext; empty: none does
 	Port        uint16
 	Count       uint64
 	First, Last time.Time
@@ -189,6 +190,9 @@ func (f *Facts) seen(p *Peer) Seen {
 		s.Why, s.Effect = "had a sidecar and is gone", Follows
 	case f.Phase < model.PhaseMoved:
 		s.Why, s.Effect = "has a sidecar, which sends mTLS when the target takes it", Follows
+		if p.Rule != "" {
+			s.Why += ", except where " + p.Rule + " tells it otherwise"
+		}
 		if trouble := f.trouble(p.Name); trouble != nil {
 			s.Why, s.Effect = trouble.Why, trouble.Effect
 		}

@@ -62,6 +62,7 @@ func judgeCases() []judgeCase {
 		{"moved since", facts(peer(func(*Peer) {})), Ready, "sends mTLS since"},
 		{"not moved", facts(peer(func(p *Peer) { p.Last = ago(time.Minute) })), NotReady, "all the same"},
 		{"will move", facts(func(f *Facts) { none(f); peer(func(p *Peer) { p.Last = ago(time.Minute) })(f) }), Ready, "when the target takes it"},
+		{"will move, but for a rule", facts(func(f *Facts) { none(f); peer(func(p *Peer) { p.Rule = "DestinationRule shop/x" })(f) }), Ready, "except where DestinationRule shop/x"},
 		{"will not move", facts(func(f *Facts) {
 			none(f)
 			f.Others = []Obstacle{{"shop/front", "did not prove that it has its certificates", Breaks}}

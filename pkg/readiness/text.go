@@ -24,6 +24,18 @@ func (a Answer) Count(v Verdict) int {
 	return n
 }
 
+// Verdict is the gravest.
+func (a Answer) Verdict() Verdict {
+	switch {
+	case a.Count(NotReady) > 0:
+		return NotReady
+	case a.Count(Unclear) > 0:
+		return Unclear
+	default:
+		return Ready
+	}
+}
+
 // Print writes the answer for people.
 func (a Answer) Print(w io.Writer) error {
 	var b strings.Builder

@@ -44,6 +44,7 @@ func house() []room {
 		{"pkg/meshconfig/kube", "pkg/model pkg/meshconfig istio.io/api k8s.io/client-go" + kubeAPI, "pkg/translate pkg/discovery"},
 		{"pkg/rollout", "pkg/model", "net/http os/exec"},
 		{"pkg/readiness", "pkg/model", "net/http os/exec"},
+		{"pkg/plan", "pkg/model pkg/rollout pkg/readiness pkg/translate pkg/explain" + envoyAPI, "k8s.io google.golang.org/grpc pkg/meshconfig pkg/discovery"},
 		{"pkg/identity", "pkg/model istio.io/api google.golang.org/grpc google.golang.org/protobuf", "k8s.io/client-go pkg/translate pkg/discovery"},
 		{"pkg/identity/csr", "pkg/identity istio.io/api google.golang.org/grpc google.golang.org/protobuf", "k8s.io/client-go pkg/translate pkg/discovery"},
 		{"pkg/identity/agent", "pkg/identity istio.io/api google.golang.org/grpc github.com/prometheus/client_golang", "k8s.io/client-go pkg/translate pkg/discovery"},

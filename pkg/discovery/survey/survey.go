@@ -4,6 +4,7 @@ package survey
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -197,15 +198,17 @@ func (x *survey) facts(r *status.Rollout) readiness.Facts {
 			f.Others = append(f.Others, trouble)
 		}
 	}
+	var rules []model.Fixed
 	for _, fixed := range x.snapshot.Fixed(w) {
 		if fixed.TLS != model.ClientMesh && fixed.TLS != model.ClientMixed {
+			rules = append(rules, fixed)
 			f.Others = append(f.Others, ruled(&fixed))
 		}
 	}
 	for _, way := range x.snapshot.Ways(w) {
 		f.Others = append(f.Others, x.bare[way]...)
 	}
-	f.Peers = x.peers(w)
+	f.Peers = x.peers(w, rules)
 	return f
 }
 
@@ -224,7 +227,7 @@ func ruled(f *model.Fixed) readiness.Obstacle {
 }
 
 // peers are who was seen at a target without mesh mTLS.
-func (x *survey) peers(w *model.Wanted) []readiness.Peer {
+func (x *survey) peers(w *model.Wanted, rules []model.Fixed) []readiness.Peer {
 	group, _, split := strings.Cut(w.Group, "/")
 	var only []model.WorkloadID
 	if split {
@@ -238,6 +241,11 @@ func (x *survey) peers(w *model.Wanted) []readiness.Peer {
 		}
 		if s.Workload != (model.WorkloadID{}) {
 			p.Name, p.Known = s.Workload.String(), x.snapshot.Workload(s.Workload) != nil
+			for _, r := range rules {
+				if len(r.Namespaces) == 0 || slices.Contains(r.Namespaces, s.Workload.Namespace) {
+					p.Rule = r.By
+				}
+			}
 		}
 		out = append(out, p)
 	}
