@@ -37,12 +37,16 @@ type Wait struct {
 
 // Next moves the state at most one rung towards its mode.
 func Next(s State, r model.Rollout, e Evidence, now time.Time) (State, Wait) {
+	if s.uncounted {
+		s.Failed, s.Handshakes = e.counts()
+		s.uncounted = false
+	}
 	if s = s.watch(r, e, now); s.Halted != "" {
 		return s, Wait{For: []Blocker{{Who: "rollout", What: s.Halted}}, Held: true, Again: s.HaltedAt.Add(r.QuietPeriod)}
 	}
 	goal := s.goal()
 	if s.Phase == goal {
-		return s, s.rest()
+		return s, s.rest(r, now)
 	}
 	if next, free := s.free(r); free {
 		return s.enter(next, e, now), Wait{}
@@ -58,11 +62,10 @@ func Next(s State, r model.Rollout, e Evidence, now time.Time) (State, Wait) {
 	case s.Phase == model.PhaseMoved:
 		blockers, after = e.moved(s, r.QuietPeriod, now)
 	case s.Phase == model.PhaseGrace:
-		blockers, after = e.open(s, Server.plain, "plaintext", now)
-		blockers = append(e.served(), blockers...)
+		s, blockers, after = s.empty(e, Server.plain, "plaintext", e.served(), now)
 	default: // OPENED, down
-		blockers, after = e.open(s, Server.mesh, "mTLS", now)
-		blockers = append(append(append(e.served(), e.Clients...), e.Mesh...), blockers...)
+		unproven := append(append(e.served(), e.Clients...), e.Mesh...)
+		s, blockers, after = s.empty(e, Server.mesh, "mTLS", unproven, now)
 	}
 	return s.decide(next, blockers, after, r, e, now)
 }
@@ -119,21 +122,28 @@ func (s State) decide(next model.Phase, blockers []Blocker, after time.Time, r m
 	}
 }
 
-// rest is the wait of a target that goes no further.
-func (s State) rest() Wait {
+// rest is the wait of a target that goes no further: while failures may still
+// take it back, they are looked at as they come.
+func (s State) rest(r model.Rollout, now time.Time) Wait {
 	if s.Stopped == "" {
+		if end := s.Since.Add(r.QuietPeriod); s.Watched(r, now) && end.After(now) {
+			return Wait{Again: end}
+		}
 		return Wait{}
 	}
 	return Wait{For: []Blocker{{Who: "rollout", What: s.Stopped}}, Held: true}
 }
 
 // watch halts a target whose last step made calls fail, until they fail no
-// more for a quiet period; ROLLBACK takes it back instead.
+// more for a quiet period; ROLLBACK takes it back instead. On the way down
+// nothing halts: that is where those go whose calls fail.
 func (s State) watch(r model.Rollout, e Evidence, now time.Time) State {
 	if s.Halted != "" && !now.Before(s.HaltedAt.Add(r.QuietPeriod)) {
 		s.Halted = ""
 	}
-	if r.Immediate || s.Phase < model.PhaseMoved || s.Stopped != "" || !s.Watched(r, now) {
+	failed, _ := e.counts()
+	s.Failed = min(s.Failed, failed) // whose count went away, or began anew
+	if r.Immediate || s.Phase < model.PhaseMoved || s.goal() < s.Phase || s.Stopped != "" || !s.Watched(r, now) {
 		return s
 	}
 	why := e.failures(s)
@@ -144,7 +154,7 @@ func (s State) watch(r model.Rollout, e Evidence, now time.Time) State {
 		s.Stopped, s.Limit = "rolled back: "+why, model.PhaseOpened
 		return s
 	}
-	s.Failed, _ = e.counts()
+	s.Failed = failed
 	s.Halted, s.HaltedAt = "halted: "+why, now
 	return s
 }
@@ -222,20 +232,36 @@ func (e Evidence) moved(s State, quiet time.Duration, now time.Time) (out []Bloc
 func (s Server) plain() Connections { return s.Plain }
 func (s Server) mesh() Connections  { return s.Mesh }
 
-// open blocks while connections of a kind are open, or may be; after is when
-// to look again.
+// empty blocks while connections of a kind are open, or may be. Gauges count
+// once all else is proven: until then others may still open some.
+func (s State) empty(e Evidence, of func(Server) Connections, kind string, unproven []Blocker, now time.Time) (State, []Blocker, time.Time) {
+	switch {
+	case len(unproven) > 0:
+		s.last = time.Time{}
+	case s.last.IsZero():
+		s.last = now
+	}
+	blockers, after := e.open(s, of, kind, now)
+	return s, append(unproven, blockers...), after
+}
+
+// open is the part of empty about gauges; after is when to look again.
 func (e Evidence) open(s State, of func(Server) Connections, kind string, now time.Time) (out []Blocker, after time.Time) {
+	since := s.Since
+	if s.last.After(since) {
+		since = s.last
+	}
 	for _, srv := range e.Servers {
 		c, who := of(srv), srv.Workload.String()
 		switch {
 		case srv.Unproven != "":
 		case srv.Stats.IsZero():
 			out = append(out, Blocker{Who: who, What: "sends no statistics, so open " + kind + " connections would not be seen"})
-		case !c.Known, !c.At.After(s.Since.Add(freshness)):
+		case c.Known && c.Open > 0:
+			out = append(out, Blocker{who, "has open " + kind + " connections", strconv.FormatUint(c.Open, 10)})
+		case !c.Known, !c.At.After(since.Add(freshness)):
 			out = append(out, Blocker{Who: who, What: "has not reported its open " + kind + " connections since the last step"})
 			after = now.Add(again)
-		case c.Open > 0:
-			out = append(out, Blocker{who, "has open " + kind + " connections", strconv.FormatUint(c.Open, 10)})
 		}
 	}
 	return out, after

@@ -23,7 +23,10 @@ type State struct {
 	// Failed rose last.
 	Failed, Handshakes uint64
 
-	proven time.Time // since when nothing blocks; not stored
+	// Not stored:
+	proven    time.Time // since when nothing blocks
+	last      time.Time // since when nothing but open connections does
+	uncounted bool      // Failed and Handshakes are to be taken from the next evidence
 }
 
 // goal is the phase that the target is on the way to.
@@ -44,8 +47,9 @@ func (s State) Watched(r model.Rollout, now time.Time) bool {
 }
 
 func (s State) enter(p model.Phase, e Evidence, now time.Time) State {
-	s.Phase, s.Since, s.proven = p, now, time.Time{}
+	s.Phase, s.Since, s.proven, s.last = p, now, time.Time{}, time.Time{}
 	s.Failed, s.Handshakes = e.counts()
+	s.uncounted = len(e.Servers) == 0
 	return s
 }
 
@@ -102,9 +106,10 @@ func (e *Engine) Want(targets []model.Wanted, now time.Time) (moved bool) {
 			s = e.seed(w, now)
 		}
 		if s.Mode != w.Decision.Mode {
-			s.Mode, s.Since, s.proven = w.Decision.Mode, now, time.Time{}
-			s.Stopped, s.Halted = "", ""
+			s.Mode = w.Decision.Mode
+			s = s.afresh(now)
 		}
+		s = s.unlatched(w.Rollout, now)
 		if next, free := s.free(w.Rollout); free {
 			s = s.enter(next, Evidence{}, now)
 		}
@@ -123,6 +128,30 @@ func (e *Engine) Want(targets []model.Wanted, now time.Time) (moved bool) {
 		}
 	}
 	return moved
+}
+
+// afresh begins the way from the phase in force.
+func (s State) afresh(now time.Time) State {
+	s.Since, s.proven, s.last = now, time.Time{}, time.Time{}
+	s.Stopped, s.Halted = "", ""
+	return s
+}
+
+// unlatched lets go of what the settings do not ask for any more, and of times
+// that a clock set back has left in the future.
+func (s State) unlatched(r model.Rollout, now time.Time) State {
+	if r.Immediate || s.Stopped != "" && r.OnDeadline != model.DeadlineRollback {
+		if s.Stopped != "" || s.Halted != "" {
+			return s.afresh(now)
+		}
+	}
+	if s.Since.After(now) {
+		s.Since = now
+	}
+	if s.HaltedAt.After(now) {
+		s.HaltedAt = now
+	}
+	return s
 }
 
 // seed is the state of a new target: of a group that splits, the group's; of
