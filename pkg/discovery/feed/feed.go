@@ -64,6 +64,7 @@ type proxy struct {
 	budgets     [2]budget // of what was served, of what was refused
 
 	read, excess    uint64
+	counted         bool   // handshakes is known
 	handshakes      uint64 // the counter
 	handshakeErrors uint64
 	lost            uint64

@@ -85,7 +85,10 @@ func (p *proxy) flush(message []byte, now time.Time, refused func(port uint16, m
 		meshBefore, _ := t.before.mesh()
 		news = news || (plain == 0) != (plainBefore == 0) || (mesh == 0) != (meshBefore == 0)
 	}
-	p.handshakeErrors += grown(p.handshakes, handshakes)
+	if p.counted { // else they failed before anybody listened
+		p.handshakeErrors += grown(p.handshakes, handshakes)
+	}
+	p.counted = true
 	if lost > p.lost {
 		p.gap(now)
 		news = true

@@ -16,7 +16,8 @@ type Proxy struct {
 	// Ports by container port; 0 is all ports that nothing names. Use Port to
 	// read one.
 	Ports map[uint16]Traffic
-	// HandshakeErrors are the failed TLS handshakes, of all ports.
+	// HandshakeErrors are the failed TLS handshakes, of all ports, since the
+	// first flush.
 	HandshakeErrors uint64
 	// Records were read, Excess were not, as they came faster than allowed.
 	Records, Excess uint64
