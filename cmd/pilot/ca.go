@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/meshpilot/pilot/pkg/identity"
@@ -57,7 +59,20 @@ func (f *caFlags) check(log *slog.Logger) error {
 		log.Warn("--workload-cert-grace-period-ratio is unusual: below 0.2 there is little time to renew, above 0.8 little use of a certificate",
 			"ratio", f.renewal.Ratio)
 	}
+	f.warnLooseKey(log)
 	return nil
+}
+
+// warnLooseKey says that others may have the CA's key, with which they are
+// everybody.
+func (f *caFlags) warnLooseKey(log *slog.Logger) {
+	path := f.files.SigningKey
+	if path == "" {
+		path = filepath.Join(f.dir, "ca-key.pem")
+	}
+	if info, err := os.Stat(path); err == nil && info.Mode().Perm()&0o007 != 0 {
+		log.Warn("other users can use the CA's key; chmod 600 it, and replace the CA if they may have read it", "file", path, "mode", info.Mode().String())
+	}
 }
 
 // open gives the CA that the flags name.

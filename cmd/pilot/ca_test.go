@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -257,4 +258,21 @@ func keyLines(t *testing.T, dirs ...string) (lines []string) {
 		t.Fatalf("%d keys found", keys)
 	}
 	return lines
+}
+
+func TestALooseKeyOfTheCA(t *testing.T) {
+	dir := t.TempDir()
+	key := filepath.Join(dir, "ca-key.pem")
+	for mode, want := range map[os.FileMode]bool{0o600: false, 0o640: false, 0o644: true} {
+		if err := errors.Join(os.WriteFile(key, nil, 0o600), os.Chmod(key, mode)); err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range []caFlags{{dir: dir}, {dir: "/nowhere", files: identity.Files{SigningKey: key}}} {
+			var log strings.Builder
+			f.warnLooseKey(newLog(&log))
+			if got := strings.Contains(log.String(), "chmod 600"); got != want {
+				t.Errorf("mode %o: %q", mode, log.String())
+			}
+		}
+	}
 }

@@ -47,10 +47,13 @@ func certsCmd() *cobra.Command {
   pilot certs ~/.local/state/pilot --fail-within 720h
   pilot certs --server http://127.0.0.1:8080 --trust-domain cluster.local`,
 		Args: func(cmd *cobra.Command, args []string) error {
-			if f.server != "" {
-				return cobra.NoArgs(cmd, args)
+			switch {
+			case f.server != "" && len(args) > 0:
+				return fmt.Errorf("%s and --server exclude each other: give one of them", strings.Join(args, " "))
+			case f.server == "" && len(args) == 0:
+				return errors.New("what to look at? Give a directory or file, or --server URL")
 			}
-			return cobra.MinimumNArgs(1)(cmd, args)
+			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if f.rules.Ratio < 0 || f.rules.Ratio > 1 {

@@ -161,7 +161,8 @@ func TestCertsPrintsNoKey(t *testing.T) {
 
 func TestCertsUsage(t *testing.T) {
 	for args, want := range map[string]string{
-		"certs": "requires at least 1 arg",
+		"certs":                               "Give a directory or file, or --server URL",
+		"certs a --server http://127.0.0.1:1": "a and --server exclude each other",
 		"certs x --workload-cert-grace-period-ratio 2": "workload cert grace period ratio 2 should be within [0, 1]",
 		"certs /nowhere/at/all":                        "no such file or directory",
 	} {
