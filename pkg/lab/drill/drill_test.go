@@ -1,0 +1,138 @@
+package drill
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/meshpilot/pilot/pkg/lab"
+	"github.com/meshpilot/pilot/pkg/model"
+)
+
+const shop = "../../../test/e2e/testdata/drill"
+
+func workspaceOf(t *testing.T, from string) *workspace {
+	t.Helper()
+	w, err := newWorkspace(from, t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// The same seed draws the same, every edit can be read, and the modes do move.
+func TestPlan(t *testing.T) {
+	draw := func(seed uint64) (texts []string, modes map[string]bool) {
+		w := workspaceOf(t, shop)
+		b, err := w.bundle()
+		if err != nil {
+			t.Fatal(err)
+		}
+		modes = map[string]bool{}
+		for p := newPlanner(b, seed, Faults()); len(texts) < 60; {
+			s := p.step()
+			texts = append(texts, fmt.Sprint(s.change, s.mind, s.after, s.faults))
+			if err := w.apply(s.change); err != nil {
+				t.Fatal(err)
+			}
+			want, err := w.wanted(nil)
+			if err != nil || len(want) == 0 {
+				t.Fatalf("%s: %v, %v", s.change, want, err)
+			}
+			modes[fmt.Sprint(want)] = true
+		}
+		return texts, modes
+	}
+	a, modes := draw(1)
+	if again, _ := draw(1); strings.Join(a, "\n") != strings.Join(again, "\n") {
+		t.Error("the same seed draws something else")
+	}
+	if other, _ := draw(2); strings.Join(a, "\n") == strings.Join(other, "\n") {
+		t.Error("another seed draws the same")
+	}
+	if len(modes) < 10 {
+		t.Errorf("only %d different states of the mesh in 60 edits", len(modes))
+	}
+}
+
+// The user's directory stays as it is, and its mode of rollouts counts.
+func TestWorkspace(t *testing.T) {
+	dir := t.TempDir()
+	mesh := filepath.Join(dir, meshFile)
+	const text = "authPolicy: MUTUAL_TLS\nmtlsRollout: {mode: IMMEDIATE, quietPeriod: 1h}\n"
+	if err := os.WriteFile(mesh, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w := workspaceOf(t, dir)
+	if !w.immediate() {
+		t.Error("the mode of rollouts is lost")
+	}
+	if err := w.apply(change{slot: &slot{name: meshSlot}, value: "NONE"}); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(mesh); err != nil || string(got) != text {
+		t.Errorf("the user's file is %q, %v", got, err)
+	}
+	got, err := os.ReadFile(filepath.Join(w.dir, meshFile))
+	if err != nil || !strings.Contains(string(got), "authPolicy: NONE") || !strings.Contains(string(got), "quietPeriod: 1s") {
+		t.Errorf("the copy is %q, %v", got, err)
+	}
+}
+
+// A failed call is lost unless a restart of one of its Envoys explains it.
+func TestJournal(t *testing.T) {
+	web, cart := model.WorkloadID{Namespace: "shop", Name: "web"}, model.WorkloadID{Namespace: "shop", Name: "cart"}
+	j := newJournal(func(string, ...any) {})
+	j.phases = func(lab.Endpoint) string { return "GRACE" }
+	failed := func(begin, end time.Time) lab.Call {
+		return lab.Call{
+			Caller: web, Sidecar: true, Host: "cart", Port: 80, Endpoints: []lab.Endpoint{{Workload: cart, Port: 8080}},
+			Kind: lab.SlowRequest, Begin: begin, End: end, Err: errors.New("reset"),
+		}
+	}
+	now := time.Now()
+	never := failed(now, now)
+	never.Host = "broken"
+	j.call(never)
+	if got := j.begin(); len(got) != 1 {
+		t.Errorf("left out: %v", got)
+	}
+	j.call(never)
+	end := j.excuse("restart", cart)
+	end()
+	j.note("an edit")
+	now = time.Now()
+	j.call(failed(now, now.Add(time.Second)))                    // in the restart
+	j.call(failed(now.Add(time.Minute), now.Add(2*time.Minute))) // long after it
+	other := failed(now, now)
+	other.Caller, other.Endpoints = model.WorkloadID{Name: "x"}, nil
+	j.call(other) // elsewhere
+	stranger := failed(now, now)
+	stranger.Sidecar = false
+	j.call(stranger)
+	j.judge()
+	if got := *j.counts[lab.SlowRequest]; got != (Count{Calls: 3, Lost: 2, Explained: 1}) {
+		t.Errorf("%+v", got)
+	}
+	if j.strangers.Lost != 1 || j.rules["restart"] != 1 || len(j.losses) != 2 {
+		t.Errorf("%+v, %v, %v", j.strangers, j.rules, j.losses)
+	}
+	if got := j.losses[0].String(); !strings.Contains(got, "shop/web -> cart:80") || !strings.Contains(got, "GRACE") || !strings.Contains(got, "an edit") {
+		t.Errorf("the loss does not tell pair, phase and what was done: %s", got)
+	}
+}
+
+func TestParseFaults(t *testing.T) {
+	for text, want := range map[string]string{"all": fmt.Sprint(Faults()), "none": "[]", "late, pilot": "[late pilot]"} {
+		if got, err := ParseFaults(text); err != nil || fmt.Sprint(got) != want {
+			t.Errorf("%s: %v, %v", text, got, err)
+		}
+	}
+	if _, err := ParseFaults("late,flood"); err == nil {
+		t.Error("takes an unknown fault")
+	}
+}
