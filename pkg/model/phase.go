@@ -108,25 +108,36 @@ type Wanted struct {
 type phaseIndex struct {
 	stored map[Target]Phase
 	split  map[Target]bool // groups whose workloads differ
-	wanted map[Target]Mode // what the first workload of a group wants
+	first  map[Target]rung // of the first workload of a group
 }
+
+// rung is where a workload is and where it goes.
+type rung struct{ now, end Phase }
 
 func indexPhases(stored map[Target]Phase) *phaseIndex {
 	if stored == nil {
 		return nil
 	}
-	return &phaseIndex{stored: stored, split: map[Target]bool{}, wanted: map[Target]Mode{}}
+	return &phaseIndex{stored: stored, split: map[Target]bool{}, first: map[Target]rung{}}
 }
 
-// note finds the groups whose workloads differ in the mode of a port.
+// note finds the groups whose workloads differ in the mode of a port, or did
+// and are not in one phase yet: only one by one they get there.
 func (x *phaseIndex) note(h *hosted, port uint16, d Decision) {
 	if x == nil || !h.sidecar {
 		return
 	}
 	t := Target{h.ID.Namespace, h.Group, port}
-	if mode, ok := x.wanted[t]; !ok {
-		x.wanted[t] = d.Mode
-	} else if mode.Phase() != d.Mode.Phase() {
+	own := rung{now: d.Mode.Phase(), end: d.Mode.Phase()}
+	if p, ok := x.stored[t]; ok {
+		own.now = p
+	}
+	if p, ok := x.stored[Target{t.Namespace, t.Group + "/" + h.ID.Name, port}]; ok {
+		own.now = p
+	}
+	if first, ok := x.first[t]; !ok {
+		x.first[t] = own
+	} else if first != own {
 		x.split[t] = true
 	}
 }

@@ -111,3 +111,18 @@ func TestSplitGroup(t *testing.T) {
 		t.Errorf("the view of cart-1 is in phase %s", v.Ports[0].Decision.Phase)
 	}
 }
+
+// Parts that are to be one again stay apart until they are in one phase.
+func TestPartsMeetBeforeTheyMerge(t *testing.T) {
+	part := func(pod string) Target { return Target{"shop", "cart/" + pod, 8080} }
+	for _, tc := range []struct {
+		second Phase
+		whole  bool
+	}{{PhaseNone, false}, {PhaseStrict, true}} {
+		s := Build(phasedMesh(map[Target]Phase{part("cart-1"): PhaseStrict, part("cart-2"): tc.second}, strictIn("shop")))
+		whole := slices.ContainsFunc(s.Targets(), func(w Wanted) bool { return w.Target == Target{"shop", "cart", 8080} })
+		if whole != tc.whole {
+			t.Errorf("second part %s: whole %v", tc.second, whole)
+		}
+	}
+}

@@ -185,3 +185,20 @@ func TestSplitAndMerge(t *testing.T) {
 		t.Error("not forgotten after an hour")
 	}
 }
+
+// What a group was before it split, and its parts before they were one, is
+// not what they are when that happens again.
+func TestSplitTwice(t *testing.T) {
+	want := func(group string, mode model.Mode, phase model.Phase) model.Wanted {
+		return model.Wanted{Target: model.Target{Namespace: "shop", Group: group, Port: 80}, Decision: model.Decision{Mode: mode, Phase: phase}}
+	}
+	e := NewEngine(map[model.Target]State{{Namespace: "shop", Group: "cart", Port: 80}: {Phase: model.PhaseStrict, Mode: model.Strict}})
+	e.Want([]model.Wanted{want("cart/a", model.Disable, model.PhaseStrict), want("cart/b", model.Disable, model.PhaseStrict)}, at(0))
+	if _, stays := e.Phases()[want("cart", 0, 0).Target]; stays {
+		t.Error("the group's state stays beside its parts'")
+	}
+	e.Want([]model.Wanted{want("cart", model.Strict, model.PhaseStrict)}, at(10))
+	if got := e.Phases(); len(got) != 1 || got[want("cart", 0, 0).Target] != model.PhaseMoved {
+		t.Errorf("whole again: %v, want MOVED, where its parts were", got)
+	}
+}

@@ -97,10 +97,13 @@ func (e *Engine) Phases() map[model.Target]model.Phase {
 // It says whether a phase is another than the snapshot of targets had. A
 // target that was never seen is where its mode ends: nothing is to protect.
 func (e *Engine) Want(targets []model.Wanted, now time.Time) (moved bool) {
-	here := make(map[model.Target]bool, len(targets))
+	here, split := make(map[model.Target]bool, len(targets)), map[model.Target]bool{}
 	for i := range targets {
 		w := &targets[i]
 		here[w.Target] = true
+		if group, _, part := strings.Cut(w.Group, "/"); part {
+			split[model.Target{Namespace: w.Namespace, Group: group, Port: w.Port}] = true
+		}
 		s, ok := e.states[w.Target]
 		if !ok {
 			s = e.seed(w, now)
@@ -120,6 +123,9 @@ func (e *Engine) Want(targets []model.Wanted, now time.Time) (moved bool) {
 		switch since, gone := e.gone[t]; {
 		case here[t]:
 			delete(e.gone, t)
+		case succeeded(t, here, split): // what it was would be taken for what is
+			delete(e.states, t)
+			delete(e.gone, t)
 		case !gone:
 			e.gone[t] = now
 		case now.Sub(since) > forgetAfter:
@@ -128,6 +134,15 @@ func (e *Engine) Want(targets []model.Wanted, now time.Time) (moved bool) {
 		}
 	}
 	return moved
+}
+
+// succeeded says that a group is whole again, of whose parts t was one, or
+// was split into parts that are there.
+func succeeded(t model.Target, here, split map[model.Target]bool) bool {
+	if group, _, part := strings.Cut(t.Group, "/"); part {
+		return here[model.Target{Namespace: t.Namespace, Group: group, Port: t.Port}]
+	}
+	return split[t]
 }
 
 // afresh begins the way from the phase in force.
