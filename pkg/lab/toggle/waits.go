@@ -81,6 +81,7 @@ func UnderWay(now []status.Rollout, at time.Time) []string {
 	for _, text := range g.texts {
 		out = append(out, fmt.Sprintf("%s for %s: %s", text, at.Sub(since[text]).Truncate(time.Second), g.names(text)))
 		list := blockers[text]
+		slices.Sort(list) // the newest comes first, which flickers
 		for _, one := range list[:min(most, len(list))] {
 			out = append(out, "  waits for: "+one)
 		}
