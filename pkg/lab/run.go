@@ -167,8 +167,12 @@ func (l *Lab) Rows() []Row {
 	return rows
 }
 
-// each is what the target's endpoints have in common.
+// each is what the target's endpoints have in common; nothing of a control
+// plane that has only begun.
 func (t target) each(s *model.Snapshot, of func(model.Decision) string) string {
+	if s == nil {
+		return ""
+	}
 	common := ""
 	for _, e := range t.endpoints {
 		one := "no sidecar"
