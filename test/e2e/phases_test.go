@@ -259,7 +259,7 @@ func (m safeMesh) isHeld(dir string) {
 	if r := m.rollout(ratingsHTTP); r.Phase != "PERMISSIVE" || r.Clients != "mTLS" || calls.refused.Load() > 0 || calls.served.Load() == 0 {
 		t.Errorf("HOLD: %+v, %d calls served, %d refused", r, calls.served.Load(), calls.refused.Load())
 	}
-	problem := m.problem("ROLLOUT_HELD")
+	problem := strings.Join(m.problems("ROLLOUT_HELD"), "\n")
 	if !strings.Contains(problem, ratingsHTTP+" stays PERMISSIVE on the way to STRICT, set by mesh config authPolicy: "+name+" sends plaintext") {
 		t.Errorf("the problem of HOLD: %q", problem)
 	}
@@ -272,7 +272,11 @@ func (m safeMesh) isHeld(dir string) {
 	setRollout(t, dir, "{"+deadline+"ROLLBACK}")
 	setMutualTLS(t, dir, true)
 	m.eventually("ROLLBACK rolls back", func() bool {
-		return strings.Contains(m.problem("ROLLOUT_HELD"), "rollout rolled back: the deadline of 3s passed, waiting for "+name+" sends plaintext")
+		w := m.rollout(ratingsHTTP).WaitsFor
+		return len(w) == 1 && strings.HasPrefix(w[0].What, "rolled back: the deadline of 3s passed, waiting for ")
+	})
+	m.eventually("the problem says so", func() bool {
+		return strings.Contains(strings.Join(m.problems("ROLLOUT_HELD"), "\n"), ratingsHTTP+" stays PERMISSIVE on the way to STRICT, set by mesh config authPolicy: rollout rolled back")
 	})
 	refused, served := calls.refused.Load(), calls.served.Load()
 	m.eventually("the caller is served", func() bool { return calls.served.Load() >= served+5 })
@@ -281,14 +285,14 @@ func (m safeMesh) isHeld(dir string) {
 	}
 }
 
-// problem is the message of the first of a kind.
-func (m safeMesh) problem(code string) string {
+// problems are the messages of a kind.
+func (m safeMesh) problems(code string) (messages []string) {
 	var page []struct{ Code, Message string }
 	_ = json.Unmarshal([]byte(fetch(m.t, "http://"+controlAddress()+":8080/debug/problems")), &page)
 	for _, p := range page {
 		if p.Code == code {
-			return p.Message
+			messages = append(messages, p.Message)
 		}
 	}
-	return ""
+	return messages
 }
