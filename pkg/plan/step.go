@@ -108,59 +108,95 @@ func when(was, is model.Phase, r model.Rollout) string {
 	return fmt.Sprintf("%s (after %s: %s)", text, readiness.Short(r.Deadline), r.OnDeadline)
 }
 
-// pushes are the resources that differ, by proxy.
+// pushes are the resources that differ, by proxy. Halves are compared once for
+// all that share them.
 func pushes(before, after *stage) []Push {
 	out := []Push{}
 	at := map[string]int{}
-	seen := map[[4]*translate.Half]map[string][]string{}
+	seen := map[[2]*translate.Half]*halfDiff{}
+	diff := func(was, is *translate.Half, old, new translate.Config) *halfDiff {
+		pair := [2]*translate.Half{was, is}
+		if seen[pair] == nil {
+			old.Client, new.Client = was, is
+			seen[pair] = diffHalves(old, new)
+		}
+		return seen[pair]
+	}
 	for _, w := range after.snapshot.Workloads() {
 		was, is := before.configs[w.ID], after.configs[w.ID]
 		if was.Client == nil || is.Client == nil {
 			continue // it is new, and gets all of its own
 		}
-		halves := [4]*translate.Half{was.Client, was.Server, is.Client, is.Server}
-		changed, known := seen[halves]
-		if !known {
-			changed = resources(was, is)
-			seen[halves] = changed
-		}
-		if len(changed) == 0 {
+		client, server := diff(was.Client, is.Client, was, is), diff(was.Server, is.Server, was, is)
+		key := client.key + server.key
+		if key == "" {
 			continue
 		}
-		key := fmt.Sprint(changed) // of a map, in the order of its keys
 		i, ok := at[key]
 		if !ok {
 			i = len(out)
 			at[key] = i
-			out = append(out, Push{Resources: changed})
+			out = append(out, Push{Resources: map[string][]string{}})
+			for _, t := range types() {
+				if names := slices.Concat(client.names[t.name], server.names[t.name]); len(names) > 0 {
+					out[i].Resources[t.name] = names
+				}
+			}
 		}
 		out[i].Proxies = append(out[i].Proxies, w.ID.String())
 	}
 	return out
 }
 
-func resources(was, is translate.Config) map[string][]string {
-	out := map[string][]string{}
+// halfDiff are the resources of a half that differ; the key is the same for
+// the same ones, and empty for none.
+type halfDiff struct {
+	names map[string][]string // by type
+	key   string
+}
+
+// diffHalves compares what is in Client, with the endpoints of its clusters.
+func diffHalves(was, is translate.Config) *halfDiff {
+	d := &halfDiff{names: map[string][]string{}}
 	for _, t := range types() {
 		old := map[string]string{}
-		for _, r := range was.Resources(t.url) {
+		for _, r := range of(was, t.url) {
 			old[r.Name] = r.Version
 		}
-		for _, r := range is.Resources(t.url) {
+		for _, r := range of(is, t.url) {
 			version, had := old[r.Name]
 			delete(old, r.Name)
 			switch {
 			case !had:
-				out[t.name] = append(out[t.name], "+ "+r.Name)
+				d.names[t.name] = append(d.names[t.name], "+ "+r.Name)
 			case version != r.Version:
-				out[t.name] = append(out[t.name], "~ "+r.Name)
+				d.names[t.name] = append(d.names[t.name], "~ "+r.Name)
 			}
 		}
 		for _, name := range slices.Sorted(maps.Keys(old)) {
-			out[t.name] = append(out[t.name], "- "+name)
+			d.names[t.name] = append(d.names[t.name], "- "+name)
 		}
 	}
-	return out
+	if len(d.names) > 0 {
+		d.key = fmt.Sprint(d.names) // of a map, in the order of its keys
+	}
+	return d
+}
+
+// of are the resources of the half in Client.
+func of(c translate.Config, typeURL string) []*translate.Resource {
+	switch typeURL {
+	case translate.ListenerType:
+		return c.Client.Listeners.Resources
+	case translate.RouteType:
+		return c.Client.Routes.Resources
+	case translate.ClusterType:
+		return c.Client.Clusters.Resources
+	case translate.SecretType:
+		return c.Client.Secrets.Resources
+	default:
+		return c.Resources(typeURL)
+	}
 }
 
 // types are those of resources in reading order.
