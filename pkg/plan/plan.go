@@ -109,14 +109,17 @@ func ladder(old *model.Snapshot, after model.Inputs) []map[model.Target]model.Ph
 	return out
 }
 
-// climb lets every target go one rung, if it has one to go.
+// climb lets every target go one rung, if it has one to go. What the engine
+// wants to see more than once it is shown often enough.
 func climb(engine *rollout.Engine, wanted []model.Wanted, now *time.Time) (moved bool) {
+	const often, forever = 8, 10_000 * time.Hour
 	for i := range wanted {
-		w := &wanted[i]
+		w := wanted[i]
+		w.Rollout.Deadline = forever
 		phase := engine.States()[w.Target].Phase
-		for range 2 { // to see the proof, and after the pause
-			*now = now.Add(w.Rollout.QuietPeriod + time.Hour)
-			engine.Step(w, proof(w, *now), *now)
+		for range often {
+			*now = now.Add(w.Rollout.QuietPeriod + time.Second)
+			engine.Step(&w, proof(&w, *now), *now)
 			if engine.States()[w.Target].Phase != phase {
 				moved = true
 				break
