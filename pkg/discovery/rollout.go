@@ -16,6 +16,10 @@ import (
 // retryTime is how soon storing is tried again.
 const retryTime = time.Second
 
+// lookTime is how soon whoever waits is looked at, whatever wakes the hub: some
+// proofs come about without an answer of a proxy.
+const lookTime = 5 * time.Second
+
 // rollouts carry changes of modes out in phases. Nothing reaches a proxy
 // before its phase is stored. The hub owns them; nil: there are no phases.
 type rollouts struct {
@@ -116,6 +120,9 @@ func (r *rollouts) step(see *observation, now time.Time) (moved bool) {
 		return moved
 	})
 	r.waits = waits
+	if len(waits) > 0 {
+		r.again = earlier(r.again, now.Add(lookTime))
+	}
 	if r.failed != nil {
 		r.again = now.Add(retryTime)
 	}

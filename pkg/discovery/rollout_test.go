@@ -245,3 +245,24 @@ func TestRolloutImmediate(t *testing.T) {
 		}
 	})
 }
+
+// A server that has its listener, but not the routes of its new chains, is
+// not open.
+func TestRolloutServerWithoutRoutes(t *testing.T) {
+	inPhases(t, func(m *mesh, store *phasesInMemory) {
+		probed := strings.Replace(sidecars(), "serviceAccountName: cart, containers: [{name: app, image: app}]",
+			"serviceAccountName: cart, containers: [{name: app, image: app, readinessProbe: {httpGet: {path: /ready, port: 8080}}}]", 1)
+		m.edit(probed)
+		refuse := false
+		m.envoy(cartNode, refuses(translate.RouteType, &refuse), insecure.NewCredentials())
+		stock := m.envoy(stockNode, fakeenvoy.Options{}, insecure.NewCredentials())
+		refuse = true
+		m.edit(probed, strictCart)
+		if got := store.of("cart", 8080); got != model.PhaseOpened || sendsTLS(stock) {
+			t.Errorf("phase %d, clients send TLS %v", got, sendsTLS(stock))
+		}
+		if got := m.waits("cart"); got != "shop/cart-1 refuses its routes: not today" {
+			t.Errorf("waits for %s", got)
+		}
+	})
+}

@@ -179,8 +179,9 @@ const Refuses = "refuses"
 type Progress struct {
 	Stream uint64
 	Proxy  model.Proxy
-	// Inbound and Outbound say what is not proven of secrets and listeners, and
-	// of clusters and their endpoints; empty: nothing.
+	// Inbound and Outbound say what is not proven of what it serves: secrets,
+	// listeners and their routes; and of how it calls: clusters and their
+	// endpoints, and the listeners that lead around them. Empty: nothing.
 	Inbound, Outbound string
 }
 
@@ -192,14 +193,21 @@ func (s *Store) Progress() []Progress {
 	for _, st := range streams {
 		st.mu.Lock()
 		st.sync()
-		out = append(out, Progress{st.id, st.proxy, st.unproven(secrets, listeners), st.unproven(clusters, endpoints)})
+		out = append(out, Progress{st.id, st.proxy, st.unproven(serverHalf, secrets, listeners, routes), st.unproven(clientHalf, clusters, endpoints, listeners)})
 		st.mu.Unlock()
 	}
 	return out
 }
 
-// unproven names the first of the kinds that is not as it should be.
-func (s *stream) unproven(kinds ...kind) string {
+// The halves of what a proxy has, as holdings and targets count them.
+const (
+	clientHalf = 0
+	serverHalf = 1
+)
+
+// unproven names the first of the kinds that is not as it should be in a half.
+// Of the other half only what is on its way counts: it may bring both.
+func (s *stream) unproven(half int, kinds ...kind) string {
 	if s.gen == nil || s.client == nil {
 		return "was not sent its configuration yet"
 	}
@@ -212,23 +220,23 @@ func (s *stream) unproven(kinds ...kind) string {
 		}
 		sub := &s.kinds[k]
 		switch to := s.targets(k); {
-		case !sub.asked && k == endpoints: // it has no cluster that needs some
+		case !sub.asked && (k == endpoints || k == routes): // it has nothing that needs some
 		case !sub.asked:
 			return "did not ask for its " + k.plural() + " yet"
-		case s.withholds(k):
+		case s.withholds(k, half):
 			return Refuses + " its " + k.plural() + ": " + firstLine(sub.nack)
-		case sub.flight != nil || !sub.held[0].settled(to[0]) || !sub.held[1].settled(to[1]):
+		case sub.flight != nil || !sub.held[half].settled(to[half]):
 			return "did not acknowledge its " + k.plural() + " yet"
 		}
 	}
 	return ""
 }
 
-// withholds says whether a resource of the kind is not sent because the proxy
-// refused it.
-func (s *stream) withholds(k kind) bool {
+// withholds says whether a resource of the kind and half is not sent because
+// the proxy refused it.
+func (s *stream) withholds(k kind, half int) bool {
 	for refused := range s.kinds[k].refused {
-		if r := s.wanted(k, refused.name); r != nil && r.Version == refused.version {
+		if r := s.targets(k)[half].get(refused.name); r != nil && r.Version == refused.version {
 			return true
 		}
 	}
