@@ -39,6 +39,9 @@ func (h *hub) build() {
 	h.feed.Retain(func(id model.WorkloadID) bool { return s.Workload(id) != nil })
 	h.callsAt = time.Now()
 	h.apply(s)
+	if fresh {
+		h.revise()
+	}
 	h.tellAccounts()
 	h.timed("lint", func() {
 		lint := meshconfig.Lint(*h.bundle, in, s)
@@ -112,6 +115,7 @@ func (h *hub) apply(s *model.Snapshot) {
 	}
 	var w *ads.World
 	h.timed("translate", func() { w = h.translator.world(s, in) })
+	h.unsound.Store(h.translator.unsound())
 	h.problems.Set("translate", h.translator.problems()...)
 	h.ledger.applied(time.Now())
 	if equal(w, h.world.Load()) {

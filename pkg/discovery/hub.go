@@ -51,6 +51,7 @@ type hub struct {
 	snapshot  atomic.Pointer[model.Snapshot]
 	world     atomic.Pointer[ads.World] // nil before the first
 	published atomic.Pointer[status.State]
+	unsound   atomic.Pointer[unsound]
 
 	// ---
 	problems   *status.Problems
@@ -63,6 +64,8 @@ type hub struct {
 	built     *meshconfig.Bundle // that inputs and snapshot come from
 	inputs    model.Inputs
 	mesh      status.Mesh
+	revision  model.Revision                    // of inputs
+	held      map[string]bool                   // origins of problems of held targets
 	evidence  map[model.WorkloadID]capturePorts // workloads whose sidecar was seen
 	refused   map[string]time.Time              // nodes with bad paths: the last attempt
 	firstEdit time.Time                         // of the changes that wait; zero if none does
@@ -93,6 +96,7 @@ func newHub(domain string, log *slog.Logger, m *status.Metrics) *hub {
 		translator: newTranslator(m),
 		evidence:   map[model.WorkloadID]capturePorts{},
 		refused:    map[string]time.Time{},
+		held:       map[string]bool{},
 	}
 	h.events.ready = make(chan struct{}, 1)
 	h.ledger = newLedger(m, h.problems)

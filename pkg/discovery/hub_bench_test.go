@@ -78,7 +78,7 @@ func BenchmarkRolloutStep(b *testing.B) {
 		b.Run(fmt.Sprint(services), func(b *testing.B) {
 			b.ReportAllocs()
 			h := benchHub(services, 50)
-			h.rollouts, _ = newRollouts(&phasesInMemory{})
+			h.rollouts, _ = newRollouts(&phasesInMemory{}, h.metrics)
 			h.edit(meshgen.Bundle(services, 50))
 			h.edit(meshgen.Bundle(services, 50, meshgen.MutualTLS()))
 			if got := len(h.rollouts.wanted); got < services {

@@ -288,13 +288,18 @@ func (l *ledger) settle(now time.Time) (next time.Time) {
 	if at := quiet.Add(settleTime); at.After(now) {
 		return at
 	}
+	l.finish()
+	return time.Time{}
+}
+
+// finish closes the open edits.
+func (l *ledger) finish() {
 	for i := len(l.edits) - l.open; i < len(l.edits); i++ {
 		edit := &l.edits[i]
 		edit.Done = true
 		if edit.Pushes > 0 {
-			l.metrics.LastACK.Observe(edit.LastACK.Sub(edit.At).Seconds())
+			l.metrics.LastACK.WithLabelValues(edit.Change).Observe(edit.LastACK.Sub(edit.At).Seconds())
 		}
 	}
 	l.open = 0
-	return time.Time{}
 }

@@ -83,10 +83,10 @@ func (o *observation) mayCall(from func(namespace string) bool) []rollout.Blocke
 func (h *hub) withheld(s *model.Snapshot, p *ads.Progress) {
 	client, server, _ := s.ClassOf(p.Proxy)
 	if h.translator.client[client].bad != nil {
-		p.Outbound = "keeps an earlier configuration, as Envoy would refuse the present one"
+		p.Outbound = keepsEarlier
 	}
 	if h.translator.server[server].bad != nil {
-		p.Inbound = "keeps an earlier configuration, as Envoy would refuse the present one"
+		p.Inbound = keepsEarlier
 	}
 }
 

@@ -32,14 +32,20 @@ type rollouts struct {
 	first  time.Time        // of these news
 	failed error            // of storing
 	shown  []status.Rollout // nil: to be made anew
+	began  timeline
+
+	metrics *status.Metrics
 }
 
-func newRollouts(store phases.Store) (*rollouts, error) {
+func newRollouts(store phases.Store, m *status.Metrics) (*rollouts, error) {
 	stored, err := store.Load()
 	if err != nil {
 		return nil, err
 	}
-	return &rollouts{engine: rollout.NewEngine(stored), store: store, waits: map[model.Target]rollout.Wait{}}, nil
+	return &rollouts{
+		engine: rollout.NewEngine(stored), store: store, metrics: m,
+		waits: map[model.Target]rollout.Wait{}, began: timeline{},
+	}, nil
 }
 
 // build makes the snapshot of inputs in the phases that follow from them.
@@ -51,7 +57,7 @@ func (r *rollouts) build(in *model.Inputs, now time.Time) *model.Snapshot {
 	s := model.Build(*in)
 	r.shown = nil
 	r.wanted = s.Targets()
-	if r.change(func() bool { return r.engine.Want(r.wanted, now) }) {
+	if r.change(now, func() bool { return r.engine.Want(r.wanted, now) }) {
 		in.Phases = r.engine.Phases()
 		s = model.Build(*in)
 		r.wanted = s.Targets()
@@ -61,7 +67,7 @@ func (r *rollouts) build(in *model.Inputs, now time.Time) *model.Snapshot {
 }
 
 // change lets the engine move, and takes that back if it cannot be stored.
-func (r *rollouts) change(move func() bool) (moved bool) {
+func (r *rollouts) change(now time.Time, move func() bool) (moved bool) {
 	before := maps.Clone(r.engine.States())
 	moved = move()
 	r.shown = nil
@@ -72,6 +78,7 @@ func (r *rollouts) change(move func() bool) (moved bool) {
 		r.engine = rollout.NewEngine(before)
 		return false
 	}
+	r.began.follow(before, r.engine.States(), r.metrics, now)
 	return moved
 }
 
@@ -99,7 +106,7 @@ func (r *rollouts) due() time.Time {
 func (r *rollouts) step(see *observation, now time.Time) (moved bool) {
 	r.again, r.newsAt, r.first = time.Time{}, time.Time{}, time.Time{}
 	waits := map[model.Target]rollout.Wait{}
-	moved = r.change(func() bool {
+	moved = r.change(now, func() bool {
 		moved := false
 		for i := range r.wanted {
 			w := &r.wanted[i]
@@ -129,31 +136,38 @@ func (r *rollouts) step(see *observation, now time.Time) (moved bool) {
 	return moved
 }
 
-// problems are the targets that are held, and why.
-func (r *rollouts) problems() []meshconfig.Problem {
-	if r == nil {
-		return nil
-	}
-	var out []meshconfig.Problem
-	if r.failed != nil {
-		out = append(out, meshconfig.Problem{
+// tellRollouts states which targets are held, and why; again only in other
+// words as long as one is.
+func (h *hub) tellRollouts() {
+	if failed := h.rollouts.failed; failed != nil {
+		h.problems.Set("rollouts", meshconfig.Problem{
 			Code: "INTERNAL", Severity: meshconfig.Error, On: model.Key{Kind: "Rollout"},
-			Message: "no change of a mode goes on, as its phase cannot be stored: " + r.failed.Error(),
+			Message: "no change of a mode goes on, as its phase cannot be stored: " + failed.Error(),
 		})
+	} else {
+		h.problems.Set("rollouts")
 	}
-	for i := range r.wanted {
-		w := &r.wanted[i]
-		wait := r.waits[w.Target]
+	held := map[string]bool{}
+	for i := range h.rollouts.wanted {
+		w := &h.rollouts.wanted[i]
+		wait := h.rollouts.waits[w.Target]
 		if !wait.Held {
 			continue
 		}
-		out = append(out, meshconfig.Problem{
-			Code: "ROLLOUT_HELD", Severity: meshconfig.Warning, On: w.Decision.Source,
+		name := status.TargetName(w.Target)
+		held["rollout "+name] = true
+		h.problems.Reword("rollout "+name, meshconfig.Problem{
+			Code: "ROLLOUT_HELD", Severity: meshconfig.Warning, On: w.Decision.Source, At: h.built.Positions[w.Decision.Source],
 			Message: fmt.Sprintf("%s stays %s on the way to %s, set by %s: %s",
-				status.TargetName(w.Target), w.Decision.Phase, w.Decision.Mode, w.Decision.By(), blockerText(wait.For)),
+				name, w.Decision.Phase, w.Decision.Mode, w.Decision.By(), blockerText(wait.For)),
 		})
 	}
-	return out
+	for origin := range h.held {
+		if !held[origin] {
+			h.problems.Set(origin)
+		}
+	}
+	h.held = held
 }
 
 // blockerText names the first few, without what changes all the time.
@@ -186,6 +200,7 @@ func (r *rollouts) report() []status.Rollout {
 		out[i] = status.Rollout{Wanted: w, Since: state.Since, Settled: state.Settled(), Held: wait.Held, Waits: wait.For}
 	}
 	r.shown = out
+	r.metrics.SetTargets(out)
 	return out
 }
 
@@ -201,7 +216,10 @@ func (h *hub) stepRollouts(now time.Time) {
 	s := h.snapshot.Load()
 	moved, failed := false, h.rollouts.failed
 	h.timed("rollout", func() { moved = h.rollouts.step(h.observe(s), now) })
-	h.problems.Set("rollouts", h.rollouts.problems()...)
+	h.tellRollouts()
+	if moved {
+		h.ledger.stepped()
+	}
 	if moved || failed != nil && h.rollouts.failed == nil { // what could not be stored is tried again
 		h.build()
 	}

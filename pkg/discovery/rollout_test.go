@@ -65,7 +65,7 @@ func inPhases(t *testing.T, test func(m *mesh, store *phasesInMemory)) {
 	t.Helper()
 	inMesh(t, nil, func(m *mesh) {
 		store := &phasesInMemory{}
-		r, err := newRollouts(store)
+		r, err := newRollouts(store, m.hub.metrics)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -189,7 +189,7 @@ func TestRolloutServerRefuses(t *testing.T) {
 		store.states, _ = s.Load()
 	})
 	inMesh(t, nil, func(m *mesh) {
-		r, err := newRollouts(store)
+		r, err := newRollouts(store, m.hub.metrics)
 		if err != nil {
 			t.Fatal(err)
 		}

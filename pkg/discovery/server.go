@@ -109,7 +109,7 @@ func Listen(o Options) (*Server, error) {
 	s := &Server{options: o, metrics: m, hub: newHub(o.Domain, o.Log, m)}
 	if o.Phases != nil {
 		var err error
-		if s.hub.rollouts, err = newRollouts(o.Phases); err != nil {
+		if s.hub.rollouts, err = newRollouts(o.Phases, m); err != nil {
 			return nil, err
 		}
 	}
@@ -241,6 +241,7 @@ func (s *Server) Addresses() Addresses { return s.addresses }
 // State is what the pages show, for callers in the same process.
 func (s *Server) State() status.State {
 	state := *s.hub.published.Load()
+	state.Now = time.Now()
 	state.Proxies = s.hub.proxies()
 	return state
 }
@@ -340,11 +341,16 @@ func (s *Server) pages() status.Pages {
 func (h *hub) proxies() []status.Proxy {
 	list := h.store.Proxies()
 	out := make([]status.Proxy, len(list))
+	snapshot, unsound := h.snapshot.Load(), h.unsound.Load()
 	for i, p := range list {
 		identity, _ := h.peers.of(p.Stream)
 		out[i] = status.Proxy{
 			Node: p.Node, Workload: p.Proxy.ID.String(), Identity: identity,
 			Protocol: "state of the world", Connected: p.Connected, Known: p.Known, Certificates: p.Secrets, Types: map[string]status.Exchange{},
+		}
+		out[i].Reached, out[i].Behind = p.Reached, lagOf(p, snapshot, unsound)
+		if unsound.has(p.Proxy, snapshot) {
+			out[i].Reached = 0
 		}
 		if p.Delta {
 			out[i].Protocol = "delta"

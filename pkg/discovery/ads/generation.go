@@ -208,6 +208,7 @@ type half struct {
 
 // generation is a World with what is shared between all streams that go to it.
 type generation struct {
+	number    uint64 // one more than the one before
 	world     *World
 	names     *names
 	halves    map[*translate.Half]*half

@@ -22,6 +22,10 @@ type ProxyState struct {
 	Known bool
 	// Secrets says whether the proxy truthfully acknowledged default and ROOTCA.
 	Secrets bool
+	// Reached is the last generation of which it acknowledged all that it should
+	// have; one that came meanwhile may have taken its place at once.
+	Reached uint64
+	Lag     Lag
 	Types   []TypeState // in push order, only types that were asked for
 }
 
@@ -41,6 +45,15 @@ type TypeState struct {
 	Refused  []string // names of resources that are withheld because refused
 }
 
+// Lag is the first thing that a proxy should have now and did not acknowledge;
+// the zero value: there is none.
+type Lag struct {
+	TypeURL string // empty: of any
+	Why     string // after the proxy's name
+	Refused bool   // Why ends with Envoy's text
+	Since   time.Time
+}
+
 // Proxies describes all connected streams, sorted by node and stream.
 func (s *Store) Proxies() []ProxyState {
 	var states []ProxyState
@@ -56,9 +69,12 @@ func (s *Store) Proxies() []ProxyState {
 func (s *stream) state() ProxyState {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.sync()
+	s.mark()
 	state := ProxyState{
 		Stream: s.id, Node: s.node, Proxy: s.proxy, Delta: s.delta, Connected: s.started,
 		Known: s.client != nil, Secrets: s.proven(),
+		Reached: s.reached, Lag: s.whole(),
 	}
 	for k := range kinds {
 		sub := &s.kinds[k]
@@ -193,7 +209,7 @@ func (s *Store) Progress() []Progress {
 	for _, st := range streams {
 		st.mu.Lock()
 		st.sync()
-		out = append(out, Progress{st.id, st.proxy, st.unproven(serverHalf, secrets, listeners, routes), st.unproven(clientHalf, clusters, endpoints, listeners)})
+		out = append(out, Progress{st.id, st.proxy, st.lag(serverHalf, secrets, listeners, routes).Why, st.lag(clientHalf, clusters, endpoints, listeners).Why})
 		st.mu.Unlock()
 	}
 	return out
@@ -205,31 +221,67 @@ const (
 	serverHalf = 1
 )
 
-// unproven names the first of the kinds that is not as it should be in a half.
-// Of the other half only what is on its way counts: it may bring both.
-func (s *stream) unproven(half int, kinds ...kind) string {
+// mark notes that the proxy has all that it should have.
+func (s *stream) mark() {
+	if s.gen != nil && s.reached < s.gen.number && s.whole() == (Lag{}) {
+		s.reached = s.gen.number
+	}
+}
+
+// whole is the first of all kinds that is not as it should be.
+func (s *stream) whole() Lag {
+	for k := range kinds {
+		for _, half := range [...]int{clientHalf, serverHalf} {
+			if behind := s.lag(half, k); behind.Why != "" {
+				return behind
+			}
+		}
+	}
+	return Lag{}
+}
+
+// lag is the first of the kinds that is not as it should be in a half. Of the
+// other half only what is on its way counts: it may bring both.
+func (s *stream) lag(half int, kinds ...kind) Lag {
 	if s.gen == nil || s.client == nil {
-		return "was not sent its configuration yet"
+		return Lag{Why: "was not sent its configuration yet", Since: s.started}
 	}
 	for _, k := range kinds {
-		if k == secrets {
-			if s.gated() {
-				return "did not prove that it has its certificates"
-			}
-			continue
-		}
-		sub := &s.kinds[k]
-		switch to := s.targets(k); {
-		case !sub.asked && (k == endpoints || k == routes): // it has nothing that needs some
-		case !sub.asked:
-			return "did not ask for its " + k.plural() + " yet"
-		case s.withholds(k, half):
-			return Refuses + " its " + k.plural() + ": " + firstLine(sub.nack)
-		case sub.flight != nil || !sub.held[half].settled(to[half]):
-			return "did not acknowledge its " + k.plural() + " yet"
+		if behind := s.behind(k, half); behind.Why != "" {
+			behind.TypeURL = k.url()
+			return behind
 		}
 	}
-	return ""
+	return Lag{}
+}
+
+func (s *stream) behind(k kind, half int) Lag {
+	sub := &s.kinds[k]
+	behind := Lag{Since: s.started}
+	if sub.sentAt.After(sub.ackedAt) {
+		behind.Since = sub.sentAt
+	}
+	if k == secrets {
+		if !s.gated() {
+			return Lag{}
+		}
+		behind.Why = "did not prove that it has its certificates"
+		if behind.Refused = sub.nackedAt.After(sub.ackedAt); behind.Refused {
+			behind.Why += ": " + firstLine(sub.nack)
+		}
+		return behind
+	}
+	switch to := s.targets(k); {
+	case !sub.asked && (k == endpoints || k == routes): // nothing that it has needs some
+		return Lag{}
+	case !sub.asked:
+		behind.Why = "did not ask for its " + k.plural() + " yet"
+	case s.withholds(k, half):
+		return Lag{Why: Refuses + " its " + k.plural() + ": " + firstLine(sub.nack), Refused: true, Since: sub.nackedAt}
+	case sub.flight != nil || !sub.held[half].settled(to[half]):
+		behind.Why = "did not acknowledge its " + k.plural() + " yet"
+	}
+	return behind
 }
 
 // withholds says whether a resource of the kind and half is not sent because

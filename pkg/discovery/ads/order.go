@@ -35,6 +35,7 @@ func (s *stream) next(now time.Time) *wire.Message {
 		}
 	}
 	s.schedule(now)
+	s.mark()
 	return nil
 }
 

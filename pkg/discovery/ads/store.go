@@ -123,6 +123,10 @@ func NewStore(o StoreOptions) *Store {
 // Streams whose tables did not move are sent nothing. Calls must not overlap.
 func (s *Store) Apply(w *World) {
 	prev, next := s.generation.Load(), newGeneration(w, s.generation.Load())
+	next.number = 1
+	if prev != nil {
+		next.number += prev.number
+	}
 	s.generation.Store(next)
 	if prev != nil && prev.names.era != next.names.era {
 		for _, st := range s.all() { // who comes again is numbered anew
@@ -134,6 +138,14 @@ func (s *Store) Apply(w *World) {
 	for _, st := range s.streams {
 		s.push(st)
 	}
+}
+
+// Generation numbers the world that was applied last; 0 is none.
+func (s *Store) Generation() uint64 {
+	if g := s.generation.Load(); g != nil {
+		return g.number
+	}
+	return 0
 }
 
 // Register adds the aggregated discovery service to g, which must have been

@@ -43,6 +43,7 @@ type stream struct {
 	secrets        []secret
 	spelled        [2]spellings // for which no secret is left to send
 	claims         bool         // the proxy held something when it connected
+	reached        uint64       // the last generation of which it acknowledged all
 	residentOnly   bool         // sds-resident is all that it was sent of clusters
 	nonces         uint64
 	warmBy         time.Time // routes and listeners wait no longer for warming clusters

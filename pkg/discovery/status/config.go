@@ -101,9 +101,10 @@ func (p Pages) mesh(_ *http.Request, s State) (any, error) {
 	}
 	return struct {
 		Mesh
+		Revision string   `json:"revision,omitempty"` // of the whole configuration
 		Problems []string `json:"problems"`
 		Config   any      `json:"config"`
-	}{s.Mesh, errs, s.Mesh.Config}, nil
+	}{s.Mesh, s.revision("").InForce, errs, s.Mesh.Config}, nil
 }
 
 func notYet() error {

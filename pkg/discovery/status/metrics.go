@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/meshpilot/pilot/pkg/meshconfig"
+	"github.com/meshpilot/pilot/pkg/model"
 	"github.com/meshpilot/pilot/pkg/translate"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -29,7 +30,7 @@ type Metrics struct {
 	RefusedConnections  *prometheus.CounterVec
 	CertificateRequests *prometheus.CounterVec // by gRPC code
 	Edits               prometheus.Counter
-	LastACK             prometheus.Histogram
+	LastACK             *prometheus.HistogramVec // by kind of change
 	Work                *prometheus.HistogramVec // by step: compile, build, translate, apply, lint
 	Halves              *prometheus.GaugeVec     // by side: client, server
 	Cache               *prometheus.CounterVec   // by result: hit, miss
@@ -37,6 +38,12 @@ type Metrics struct {
 	Records          *prometheus.CounterVec // of evidence, by result: read, excess
 	PlaintextRefused *prometheus.CounterVec // by namespace, group, port
 
+	RolloutTime  *prometheus.HistogramVec // by mode
+	RolloutSteps *prometheus.CounterVec   // by phase
+
+	targets  *prometheus.GaugeVec // by phase
+	underWay prometheus.Gauge
+	held     prometheus.Gauge
 	problems *prometheus.GaugeVec
 	expiry   prometheus.Gauge
 }
@@ -55,17 +62,20 @@ func NewMetrics() *Metrics {
 	m.RefusedConnections = m.counters("pilot_refused_connections_total", "Connections to the xDS port that failed in the handshake, or were too many without a certificate of the mesh.", "reason")
 	m.CertificateRequests = m.counters("pilot_certificate_requests_total", "Certificate requests by how they ended; OK is a certificate, ResourceExhausted a rate limit.", "code")
 	m.Edits = m.counter("pilot_edits_total", "Changes of the configuration that were read.")
-	m.LastACK = m.histogram("pilot_edit_to_last_ack_seconds", "Time from an edit until the last proxy that it concerned had accepted it.")
-	m.Work = prometheus.NewHistogramVec(prometheus.HistogramOpts{
-		Name: "pilot_work_seconds", Help: "Time of the steps from an edit to its configuration.", Buckets: buckets(),
-	}, []string{"step"})
+	m.LastACK = m.histograms("pilot_edit_to_last_ack_seconds", "Time from an edit until the last proxy that it concerned had accepted it; steps of a rollout that follow do not count.", "kind")
+	m.RolloutTime = m.histograms("pilot_rollout_seconds", "Time from when another mode was wanted of a target until it was in force.", "mode")
+	m.RolloutSteps = m.counters("pilot_rollout_steps_total", "Steps of targets, by the phase that they entered.", "phase")
+	m.targets = m.gauges("pilot_rollout_targets", "Targets (ports of workload groups), by the phase in force.", "phase")
+	m.underWay = m.gauge("pilot_rollout_targets_under_way", "Targets that are not where their mode ends.")
+	m.held = m.gauge("pilot_rollout_targets_held", "Targets that wait past their deadline, or were stopped by failures.")
+	m.Work = m.histograms("pilot_work_seconds", "Time of the steps from an edit to its configuration.", "step")
 	m.Halves = m.gauges("pilot_halves", "Distinct configurations in use: client halves are shared by a namespace, server halves by a workload.", "side")
 	m.Cache = m.counters("pilot_cached_halves_total", "Changed views whose configuration was remembered (hit) or translated (miss).", "result")
 	m.Records = m.counters("pilot_evidence_records_total", "Records of traffic that is not mutual TLS: read, or in excess of what a proxy may send.", "result")
 	m.PlaintextRefused = m.counters("pilot_plaintext_refused_total", "Plaintext requests (HTTP) and connections (TCP) that sidecars refused; port 0 is all that nothing names.", "namespace", "group", "port")
 	m.problems = m.gauges("pilot_problems", "Problems in force.", "code", "severity")
 	m.expiry = m.gauge("pilot_server_certificate_expiry_timestamp_seconds", "When the certificate of the xDS port expires, in seconds since 1970; 0 without TLS.")
-	m.registry.MustRegister(m.Work, collectors.NewGoCollector(),
+	m.registry.MustRegister(collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	// A counter that does not exist yet is not zero for an alert.
 	m.Records.WithLabelValues("read")
@@ -77,6 +87,10 @@ func NewMetrics() *Metrics {
 	}
 	for _, code := range []codes.Code{codes.OK, codes.Unauthenticated, codes.PermissionDenied, codes.InvalidArgument, codes.ResourceExhausted, codes.Internal} {
 		m.CertificateRequests.WithLabelValues(code.String())
+	}
+	for phase := range model.PhaseStrict + 1 {
+		m.RolloutSteps.WithLabelValues(phase.String())
+		m.targets.WithLabelValues(phase.String())
 	}
 	for _, reason := range []string{"handshake", "strangers"} {
 		m.RefusedConnections.WithLabelValues(reason)
@@ -142,8 +156,21 @@ func (m *Metrics) setProblems(list []Finding) {
 	}
 }
 
+// SetTargets counts the targets.
+func (m *Metrics) SetTargets(list []Rollout) {
+	counts := TargetCounts{Phases: map[string]int{}}
+	for _, r := range list {
+		counts.count(r)
+	}
+	for phase := range model.PhaseStrict + 1 {
+		m.targets.WithLabelValues(phase.String()).Set(float64(counts.Phases[phase.String()]))
+	}
+	m.underWay.Set(float64(counts.UnderWay))
+	m.held.Set(float64(counts.Held))
+}
+
 func buckets() []float64 {
-	return []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60}
+	return []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 180, 600}
 }
 
 func (m *Metrics) gauge(name, help string) prometheus.Gauge {
@@ -170,8 +197,8 @@ func (m *Metrics) counters(name, help string, labels ...string) *prometheus.Coun
 	return c
 }
 
-func (m *Metrics) histogram(name, help string) prometheus.Histogram {
-	h := prometheus.NewHistogram(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets()})
+func (m *Metrics) histograms(name, help string, labels ...string) *prometheus.HistogramVec {
+	h := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets()}, labels)
 	m.registry.MustRegister(h)
 	return h
 }

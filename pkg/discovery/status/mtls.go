@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/meshpilot/pilot/pkg/model"
+	"github.com/meshpilot/pilot/pkg/rollout"
 )
 
 // Verdicts of /debug/mtls.
@@ -48,6 +49,7 @@ func (p Pages) mtls(r *http.Request, s State) (any, error) {
 	}
 	service, namespace := r.FormValue("service"), r.FormValue("namespace")
 	mesh := newEndpointIndex(s.Snapshot)
+	mesh.follow(s.Rollouts)
 	seenBy := visibility(s.Snapshot, namespace)
 	out := []portReport{}
 	for _, svc := range seenBy.forms {
@@ -120,6 +122,11 @@ func servers(endpoints []endpoint) []modeReport {
 			out = append(out, report)
 		}
 		out[i].Endpoints = append(out[i].Endpoints, e.label())
+		for _, b := range e.blockers {
+			if text := b.String(); !slices.Contains(out[i].Blockers, text) {
+				out[i].Blockers = append(out[i].Blockers, text)
+			}
+		}
 	}
 	return out
 }
@@ -159,6 +166,7 @@ type endpoint struct {
 	workload string
 	sidecar  bool
 	decision model.Decision
+	blockers []rollout.Blocker // of the step that it is to make
 }
 
 func (e endpoint) label() string { return cmp.Or(e.workload, e.Address) }
@@ -168,6 +176,7 @@ type endpointIndex struct {
 	snapshot  *model.Snapshot
 	groups    map[groupKey][]model.OutboundEndpoint
 	byAddress map[string]*model.Workload
+	underWay  map[model.WorkloadID]map[uint16]*Rollout
 }
 
 type groupKey struct {
@@ -176,7 +185,7 @@ type groupKey struct {
 }
 
 func newEndpointIndex(s *model.Snapshot) *endpointIndex {
-	x := &endpointIndex{s, map[groupKey][]model.OutboundEndpoint{}, map[string]*model.Workload{}}
+	x := &endpointIndex{snapshot: s, groups: map[groupKey][]model.OutboundEndpoint{}, byAddress: map[string]*model.Workload{}}
 	for _, g := range s.Endpoints() {
 		if g.Subset != "" || g.Variant != "" {
 			continue
@@ -187,6 +196,23 @@ func newEndpointIndex(s *model.Snapshot) *endpointIndex {
 		x.byAddress[w.Address] = w
 	}
 	return x
+}
+
+// follow finds the targets that are under way.
+func (x *endpointIndex) follow(rollouts []Rollout) {
+	x.underWay = map[model.WorkloadID]map[uint16]*Rollout{}
+	for i := range rollouts {
+		r := &rollouts[i]
+		if r.Settled {
+			continue
+		}
+		for _, id := range r.Wanted.Workloads {
+			if x.underWay[id] == nil {
+				x.underWay[id] = map[uint16]*Rollout{}
+			}
+			x.underWay[id][r.Wanted.Port] = r
+		}
+	}
 }
 
 func (x *endpointIndex) of(svc *model.OutboundService, port *model.OutboundPort) []endpoint {
@@ -201,6 +227,9 @@ func (x *endpointIndex) of(svc *model.OutboundService, port *model.OutboundPort)
 			found.workload = w.ID.String()
 			found.sidecar = x.snapshot.HasSidecar(w.ID)
 			found.decision = x.snapshot.Decision(w.ID, e.Port)
+			if r := x.underWay[w.ID][e.Port]; r != nil {
+				found.blockers = r.Waits
+			}
 		}
 		out = append(out, found)
 	}

@@ -20,6 +20,7 @@ import (
 // State is what the pages show, at one moment. It is not changed after it was
 // handed out.
 type State struct {
+	Now      time.Time
 	Snapshot *model.Snapshot // nil before the first complete configuration
 	// Bundle and Inputs are what the snapshot was built of; nil with it.
 	Bundle   *meshconfig.Bundle
@@ -51,6 +52,11 @@ type Proxy struct {
 	// Certificates says that the proxy has proven to hold its certificates.
 	Certificates bool                `json:"certificates"`
 	Types        map[string]Exchange `json:"types"`
+	// Behind is the first thing that it should have now and did not
+	// acknowledge; nil: there is none, or nothing that it should have.
+	Behind *Lag `json:"behind,omitempty"`
+	// Reached is the last generation of the configuration that it acknowledged.
+	Reached uint64 `json:"-"`
 }
 
 // Exchange is what was said about one type of resources; times are zero if
@@ -69,6 +75,14 @@ type Exchange struct {
 
 // Edit is one change of the configuration and how far it has come.
 type Edit struct {
+	// Revision is the configuration that it led to, with all edits that were
+	// applied with it; empty until then. Change is in what it differs from the
+	// one before, as in model.Revision.ChangeSince.
+	Revision string `json:"revision,omitempty"`
+	Change   string `json:"change,omitempty"`
+	// Generation is the first of the store that has it.
+	Generation uint64 `json:"-"`
+
 	At      time.Time `json:"at"`               // the source published it
 	Applied time.Time `json:"applied,omitzero"` // its configuration was ready to send
 	LastACK time.Time `json:"lastAck,omitzero"` // the last acknowledgement so far
@@ -115,6 +129,8 @@ func (p Pages) Handler() http.Handler {
 	mux.Handle("GET /debug/problems", p.debug(p.problems))
 	mux.Handle("GET /debug/proxies", p.debug(p.proxies))
 	mux.Handle("GET /debug/edits", p.debug(p.edits))
+	mux.Handle("GET /debug/status", p.debug(p.status))
+	mux.Handle("GET /debug/revision", p.debug(p.revision))
 	mux.Handle("GET /debug/config", p.debug(p.config))
 	mux.Handle("GET /debug/mtls", p.debug(p.mtls))
 	mux.Handle("GET /debug/rollouts", p.debug(p.rollouts))
@@ -207,10 +223,13 @@ func (p Pages) index(*http.Request, State) (any, error) {
 		{"/readyz", "whether proxies are served, and if not, why"},
 		{"/debug/problems?severity=&namespace=", "problems in force, the gravest first"},
 		{"/debug/proxies?proxy=", "connected proxies: versions sent, acknowledged, refused"},
+		{"/debug/status?namespace=", "the mesh at a glance: revision, proxies, targets under way, problems"},
+		{"/debug/revision?revision=", "which proxies did not acknowledge a revision yet; the newest if none is named"},
 		{"/debug/edits", "the last edits, and when the last proxy had accepted them"},
 		{"/debug/config?proxy=", "all resources of one proxy, by its node id"},
 		{"/debug/mtls?service=&namespace=", "per service port and client namespace: who accepts and who sends what"},
 		{"/debug/readiness?target=&namespace=&within=&evidence=", "per target that is not strict: who would break if it were, and who could not follow"},
+		{"/debug/rollouts?namespace=&open=true", "how far the targets are on the way to their modes, and what they wait for"},
 		{"/debug/explain?from=&to=", "what becomes of a call, why, and what to change; all=true or plaintext=true for all of the mesh, page by page with skip="},
 		{"/debug/check", "problems in force, and what is valid but hardly meant"},
 		{"/debug/traffic?workload=&namespace=", "who sends what is not mutual TLS, and which connections are open, by port"},

@@ -28,6 +28,7 @@ type Problems struct {
 	by      map[string][]meshconfig.Problem
 	since   map[meshconfig.Problem]time.Time
 	list    []Finding
+	silent  map[meshconfig.Problem]bool // whose end is not logged: they go on in other words
 	dirty   bool
 }
 
@@ -36,7 +37,7 @@ func NewProblems(log *slog.Logger, m *Metrics) *Problems {
 	return &Problems{
 		log: log, metrics: m,
 		by:    map[string][]meshconfig.Problem{},
-		since: map[meshconfig.Problem]time.Time{},
+		since: map[meshconfig.Problem]time.Time{}, silent: map[meshconfig.Problem]bool{},
 	}
 }
 
@@ -51,6 +52,18 @@ func (p *Problems) Set(origin string, problems ...meshconfig.Problem) {
 		return
 	}
 	p.by[origin] = slices.Clone(problems)
+}
+
+// Reword replaces the one problem that origin states by the same in other
+// words: it lasts since it did, and is not logged again.
+func (p *Problems) Reword(origin string, problem meshconfig.Problem) {
+	if old := p.by[origin]; len(old) == 1 && old[0] != problem {
+		if since, known := p.since[old[0]]; known {
+			p.since[problem] = since
+			p.silent[old[0]] = true
+		}
+	}
+	p.Set(origin, problem)
 }
 
 // List returns the problems in force, the gravest first, after logging once
@@ -78,6 +91,7 @@ func (p *Problems) List(now time.Time) []Finding {
 	slices.SortFunc(list, compareFindings)
 	p.logChanges(list, since)
 	p.list, p.since = list, since
+	clear(p.silent)
 	p.metrics.setProblems(list)
 	return list
 }
@@ -100,7 +114,7 @@ func (p *Problems) logChanges(list []Finding, since map[meshconfig.Problem]time.
 		}
 	}
 	for _, f := range p.list {
-		if _, still := since[f.Problem]; !still {
+		if _, still := since[f.Problem]; !still && !p.silent[f.Problem] {
 			p.log.LogAttrs(context.Background(), slog.LevelInfo, "problem is gone: "+f.Message, attributes(f.Problem)...)
 		}
 	}

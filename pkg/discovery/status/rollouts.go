@@ -35,8 +35,8 @@ func ClientsSend(p model.Phase) string {
 	return "plaintext"
 }
 
-// rolloutReport is a Rollout as /debug/rollouts shows it.
-type rolloutReport struct {
+// RolloutReport is a Rollout as /debug/rollouts shows it.
+type RolloutReport struct {
 	Target    string            `json:"target"`
 	Namespace string            `json:"namespace"`
 	Workload  string            `json:"workload"`
@@ -53,9 +53,9 @@ type rolloutReport struct {
 	Workloads []string          `json:"workloads"`
 }
 
-func (r Rollout) report() rolloutReport {
+func (r Rollout) report() RolloutReport {
 	w := r.Wanted
-	out := rolloutReport{
+	out := RolloutReport{
 		Target: TargetName(w.Target), Namespace: w.Namespace, Workload: w.Group, Port: w.Port,
 		Mode: w.Decision.Mode.String(), Source: w.Decision.By(), Phase: w.Decision.Phase.String(), Clients: ClientsSend(w.Decision.Phase),
 		Since: r.Since, Settled: r.Settled, Held: r.Held, Waits: append([]rollout.Blocker{}, r.Waits...),
@@ -76,7 +76,7 @@ func (p Pages) rollouts(r *http.Request, s State) (any, error) {
 		return nil, notYet()
 	}
 	namespace, open := r.FormValue("namespace"), r.FormValue("open") == "true"
-	out := []rolloutReport{}
+	out := []RolloutReport{}
 	for _, target := range s.Rollouts {
 		if (namespace == "" || namespace == target.Wanted.Namespace) && (!open || !target.Settled) {
 			out = append(out, target.report())
