@@ -151,10 +151,10 @@ func printOverview(w io.Writer, o status.Overview) error {
 		state = fmt.Sprintf("not acknowledged by all of %s yet", ofProxies(r.Proxies))
 	}
 	p.add("revision  %s (%s), applied %s ago: %s", r.Revision, r.Change, age(o.Now, r.Applied), state)
-	p.add("targets   %s", targetsLine(o.Targets))
-	p.add("proxies   %s", proxiesLine(o.Proxies))
+	p.add("targets   %s", targetsLine(o))
+	p.add("proxies   %s", proxiesLine(o))
 	p.add("problems  %s, %s, %s", plural(o.Problems.Errors, "error"), plural(o.Problems.Warnings, "warning"), plural(o.Problems.Infos, "info"))
-	for i, t := range r.UnderWay {
+	for i := range r.UnderWay {
 		if i == mostLines {
 			p.add("and %d more targets under way", len(r.UnderWay)-i)
 			break
@@ -162,14 +162,15 @@ func printOverview(w io.Writer, o status.Overview) error {
 		if i == 0 {
 			p.add("")
 		}
-		p.target(t, o.Now)
+		p.target(r, i, o.Now)
 	}
-	p.list("proxies behind", len(r.Laggards), func(i int) string { return laggardLine(r.Laggards[i], o.Now) })
+	p.list("proxies behind", len(r.Laggards), func(i int) string { return laggardLine(r, i, o.Now) })
 	p.list("sidecars that are not connected", len(o.Proxies.Missing), func(i int) string { return o.Proxies.Missing[i] })
 	return p.err
 }
 
-func targetsLine(c status.TargetCounts) string {
+func targetsLine(o status.Overview) string {
+	c := o.Targets
 	if len(c.Phases) == 0 {
 		return "none in phases"
 	}
@@ -182,7 +183,8 @@ func targetsLine(c status.TargetCounts) string {
 	return fmt.Sprintf("%s; %d under way, %d held", strings.Join(parts, ", "), c.UnderWay, c.Held)
 }
 
-func proxiesLine(c status.ProxyCounts) string {
+func proxiesLine(o status.Overview) string {
+	c := o.Proxies
 	text := fmt.Sprintf("%d connected: %d up to date, %d behind (%d refuse something)", c.Connected, c.Current, c.Behind, c.Refusing)
 	for _, more := range []struct {
 		n    int
@@ -200,7 +202,8 @@ func proxiesLine(c status.ProxyCounts) string {
 }
 
 // laggardLine says who is behind with what; now is zero for no age.
-func laggardLine(l status.Laggard, now time.Time) string {
+func laggardLine(r status.Revision, i int, now time.Time) string {
+	l := r.Laggards[i]
 	text := l.Workload
 	if l.Type != "" {
 		text += "  " + l.Type
@@ -239,7 +242,8 @@ func (p *lines) list(title string, n int, line func(int) string) {
 }
 
 // target shows a target that is under way.
-func (p *lines) target(t status.RolloutReport, now time.Time) {
+func (p *lines) target(r status.Revision, i int, now time.Time) {
+	t := r.UnderWay[i]
 	text := fmt.Sprintf("%s  %s -> %s, set by %s", t.Target, t.Phase, t.Mode, t.Source)
 	if t.Held {
 		text = "HELD " + text

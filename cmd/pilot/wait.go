@@ -115,12 +115,12 @@ func (w *waiting) print(out io.Writer, r status.Revision) error {
 	if r.InForce != r.Revision && r.Found {
 		p.add("  meanwhile %s is in force", r.InForce)
 	}
-	for _, l := range r.Laggards {
-		p.add("  %s", laggardLine(l, time.Time{}))
+	for i := range r.Laggards {
+		p.add("  %s", laggardLine(r, i, time.Time{}))
 	}
 	if w.settled {
-		for _, t := range r.UnderWay {
-			p.target(t, time.Time{})
+		for i := range r.UnderWay {
+			p.target(r, i, time.Time{})
 		}
 	}
 	return p.err

@@ -150,3 +150,15 @@ func (h *hub) meshChanged(now time.Time) {
 		h.mesh = status.Mesh{Source: source, Hash: hash, Since: now, Config: document}
 	}
 }
+
+// revise names the configuration that was just applied.
+func (h *hub) revise() {
+	var next model.Revision
+	h.timed("revision", func() { next = h.inputs.Revision() })
+	change := next.ChangeSince(h.revision)
+	h.revision = next
+	h.ledger.revised(next.String(), change, h.store.Generation())
+	if change != model.ChangeNothing {
+		h.log.Info("configuration in force", "revision", next.String(), "change", change)
+	}
+}

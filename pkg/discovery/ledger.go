@@ -303,3 +303,20 @@ func (l *ledger) finish() {
 	}
 	l.open = 0
 }
+
+// revised names the configuration of the edits that were just applied.
+func (l *ledger) revised(revision, change string, generation uint64) {
+	for i := len(l.edits) - 1; i >= 0 && l.edits[i].Revision == ""; i-- {
+		if e := &l.edits[i]; !e.Applied.IsZero() {
+			e.Revision, e.Change, e.Generation = revision, change, generation
+		}
+	}
+}
+
+// stepped ends the edits that everybody answered: what a rollout sends from
+// now on is no part of them.
+func (l *ledger) stepped() {
+	if l.open > 0 && l.answers == 0 && !l.edits[len(l.edits)-1].Applied.IsZero() {
+		l.finish()
+	}
+}

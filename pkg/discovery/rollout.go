@@ -224,3 +224,33 @@ func (h *hub) stepRollouts(now time.Time) {
 		h.build()
 	}
 }
+
+// timeline is since when another mode was wanted of targets that are under way.
+type timeline map[model.Target]time.Time
+
+// follow notes what began and what ended, and counts the steps in between.
+func (t timeline) follow(before, after map[model.Target]rollout.State, m *status.Metrics, now time.Time) {
+	for target, s := range after {
+		was, known := before[target]
+		switch {
+		case !known:
+			continue // it begins where its mode ends
+		case was.Phase != s.Phase:
+			m.RolloutSteps.WithLabelValues(s.Phase.String()).Inc()
+		case was.Mode == s.Mode:
+			continue
+		}
+		if was.Mode != s.Mode {
+			t[target] = now
+		}
+		if since, open := t[target]; open && s.Settled() {
+			m.RolloutTime.WithLabelValues(s.Mode.String()).Observe(now.Sub(since).Seconds())
+			delete(t, target)
+		}
+	}
+	for target := range t {
+		if _, there := after[target]; !there {
+			delete(t, target)
+		}
+	}
+}

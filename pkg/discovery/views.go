@@ -196,3 +196,59 @@ func equal(a, b *ads.World) bool {
 	return b != nil && a.Snapshot == b.Snapshot && a.Endpoints == b.Endpoints &&
 		maps.Equal(a.Client, b.Client) && maps.Equal(a.Server, b.Server)
 }
+
+// unsound are the classes that keep a part of an earlier configuration, as
+// Envoy would refuse the present one.
+type unsound struct {
+	client map[model.ClientClass]bool
+	server map[model.ServerClass]bool
+}
+
+// keepsEarlier is said of a proxy whose configuration is withheld from it.
+const keepsEarlier = "keeps an earlier configuration, as Envoy would refuse the present one"
+
+func (t *translator) unsound() *unsound {
+	out := &unsound{map[model.ClientClass]bool{}, map[model.ServerClass]bool{}}
+	for c := range t.client {
+		if t.client[c].bad != nil {
+			out.client[c] = true
+		}
+	}
+	for c := range t.server {
+		if t.server[c].bad != nil {
+			out.server[c] = true
+		}
+	}
+	return out
+}
+
+func (u *unsound) has(p model.Proxy, s *model.Snapshot) bool {
+	if u == nil || s == nil || len(u.client)+len(u.server) == 0 {
+		return false
+	}
+	client, server, known := s.ClassOf(p)
+	return known && (u.client[client] || u.server[server])
+}
+
+// lagOf is what the proxy of a stream is behind with; nil for one that no
+// object describes.
+func lagOf(p ads.ProxyState, s *model.Snapshot, u *unsound) *status.Lag {
+	if s == nil {
+		return nil
+	}
+	if _, _, known := s.ClassOf(p.Proxy); !known && !p.Known {
+		return nil
+	}
+	lag := &status.Lag{Why: p.Lag.Why, Refused: p.Lag.Refused, Since: p.Lag.Since}
+	if p.Lag.TypeURL != "" {
+		lag.Type = status.TypeName(p.Lag.TypeURL)
+	}
+	switch {
+	case p.Lag.Why != "":
+		return lag
+	case u.has(p.Proxy, s):
+		return &status.Lag{Why: keepsEarlier, Since: p.Connected}
+	default:
+		return nil
+	}
+}

@@ -158,7 +158,7 @@ func (m *Metrics) setProblems(list []Finding) {
 
 // SetTargets counts the targets.
 func (m *Metrics) SetTargets(list []Rollout) {
-	counts := TargetCounts{Phases: map[string]int{}}
+	counts := targetCounts{Phases: map[string]int{}}
 	for _, r := range list {
 		counts.count(r)
 	}
