@@ -47,7 +47,7 @@ Exit codes: 0 shown, 2 the control plane does not answer.`,
 				return o, err
 			}
 			if watch {
-				return watchStatus(cmd.Context(), cmd.OutOrStdout(), ask, output)
+				return watchStatus(cmd.Context(), cmd.OutOrStdout(), ask, output, watchTime)
 			}
 			o, err := ask()
 			if err != nil {
@@ -68,7 +68,7 @@ Exit codes: 0 shown, 2 the control plane does not answer.`,
 
 // watchStatus shows every change until ctx ends; that the control plane does
 // not answer for a while is shown like a change.
-func watchStatus(ctx context.Context, w io.Writer, ask func() (status.Overview, error), output format) error {
+func watchStatus(ctx context.Context, w io.Writer, ask func() (status.Overview, error), output format, pause time.Duration) error {
 	place, last := inPlace(w), ""
 	for {
 		o, err := ask()
@@ -110,7 +110,7 @@ func watchStatus(ctx context.Context, w io.Writer, ask func() (status.Overview, 
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(watchTime):
+		case <-time.After(pause):
 		}
 	}
 }
@@ -164,7 +164,7 @@ func printOverview(w io.Writer, o status.Overview) error {
 		}
 		p.target(r, i, o.Now)
 	}
-	p.list("proxies behind", len(r.Laggards), func(i int) string { return laggardLine(r, i, o.Now) })
+	p.list("proxies behind", len(o.Behind), func(i int) string { return laggardLine(o.Behind[i].Workload, o.Behind[i].Lag, o.Now) })
 	p.list("sidecars that are not connected", len(o.Proxies.Missing), func(i int) string { return o.Proxies.Missing[i] })
 	return p.err
 }
@@ -202,9 +202,8 @@ func proxiesLine(o status.Overview) string {
 }
 
 // laggardLine says who is behind with what; now is zero for no age.
-func laggardLine(r status.Revision, i int, now time.Time) string {
-	l := r.Laggards[i]
-	text := l.Workload
+func laggardLine(workload string, l status.Lag, now time.Time) string {
+	text := workload
 	if l.Type != "" {
 		text += "  " + l.Type
 	}

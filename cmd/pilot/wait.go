@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -104,7 +105,7 @@ func (w *waiting) print(out io.Writer, r status.Revision) error {
 	p := &lines{w: out}
 	switch {
 	case !r.Found:
-		p.add("revision %s was not applied within %s; %s is in force", r.Revision, w.timeout, r.InForce)
+		p.add("revision %s was not applied within %s; %s is in force", cmp.Or(r.Revision, "(any)"), w.timeout, cmp.Or(r.InForce, "nothing"))
 	case w.done(r):
 		p.add("revision %s: acknowledged by %s%s", r.Revision, ofProxies(r.Proxies), w.after(r))
 	case !r.Acknowledged:
@@ -115,8 +116,8 @@ func (w *waiting) print(out io.Writer, r status.Revision) error {
 	if r.InForce != r.Revision && r.Found {
 		p.add("  meanwhile %s is in force", r.InForce)
 	}
-	for i := range r.Laggards {
-		p.add("  %s", laggardLine(r, i, time.Time{}))
+	for _, l := range r.Laggards {
+		p.add("  %s", laggardLine(l.Workload, l.Lag, time.Time{}))
 	}
 	if w.settled {
 		for i := range r.UnderWay {

@@ -1,9 +1,12 @@
 package status
 
 import (
+	"context"
+	"strings"
 	"testing"
 
 	"github.com/meshpilot/pilot/pkg/model"
+	"github.com/meshpilot/pilot/pkg/rollout"
 )
 
 func TestVerdict(t *testing.T) {
@@ -57,6 +60,34 @@ func TestClientSource(t *testing.T) {
 	} {
 		if got := clientSource(outside, &c.upstream); got != c.want {
 			t.Errorf("got %s, want %s", got, c.want)
+		}
+	}
+}
+
+// The page names what the endpoints' targets wait for, by the target of the
+// port and no other.
+func TestMTLSNamesBlockers(t *testing.T) {
+	p := testPages(t)
+	state, err := p.State(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := model.WorkloadID{Namespace: "shop", Name: "cart-1"}
+	target := func(port uint16, settled bool, who string) Rollout {
+		return Rollout{
+			Wanted:  &model.Wanted{Target: model.Target{Namespace: "shop", Group: "cart", Port: port}, Workloads: []model.WorkloadID{id}},
+			Settled: settled, Waits: []rollout.Blocker{{Who: who, What: "sends plaintext"}},
+		}
+	}
+	for _, c := range []struct {
+		settled bool
+		want    bool
+	}{{false, true}, {true, false}} {
+		state.Rollouts = []Rollout{target(0, false, "nobody"), target(8080, c.settled, "somebody")}
+		p.State = func(context.Context) (State, error) { return state, nil }
+		text := get(p, "GET", "/debug/mtls?service=cart.shop.svc.cluster.local", "127.0.0.1:1").Body.String()
+		if strings.Contains(text, "somebody sends plaintext") != c.want || strings.Contains(text, "nobody") {
+			t.Errorf("settled %v:\n%s", c.settled, text)
 		}
 	}
 }

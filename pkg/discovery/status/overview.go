@@ -146,10 +146,15 @@ func (s State) revision(wanted string) Revision {
 		}
 	}
 	out.Acknowledged = len(out.Laggards) == 0
-	slices.SortStableFunc(out.Laggards, func(a, b laggard) int {
+	sortLaggards(out.Laggards)
+	return out
+}
+
+// sortLaggards puts first who refused, then who is behind for longest.
+func sortLaggards(list []laggard) {
+	slices.SortStableFunc(list, func(a, b laggard) int {
 		return cmp.Or(trueFirst(a.Refused, b.Refused), a.Since.Compare(b.Since))
 	})
-	return out
 }
 
 func trueFirst(a, b bool) int {
@@ -212,17 +217,17 @@ func (s State) underWay(namespace string) []rolloutReport {
 
 // revision answers for one revision; without a name, for the newest.
 func (p Pages) revision(r *http.Request, s State) (any, error) {
-	if s.Snapshot == nil {
-		return nil, notYet()
-	}
 	return s.revision(r.FormValue("revision")), nil
 }
 
 // Overview is the whole mesh at a glance, or a namespace of it.
 type Overview struct {
-	Now      time.Time     `json:"now"`
-	Newest   Revision      `json:"revision"` // of which the lists are the namespace's
-	Proxies  proxyCounts   `json:"proxies"`
+	Now     time.Time   `json:"now"`
+	Newest  Revision    `json:"revision"` // of which the lists are the namespace's
+	Proxies proxyCounts `json:"proxies"`
+	// Behind are the proxies that did not acknowledge what they should have now:
+	// the revision, or a step of a rollout that came after it.
+	Behind   []laggard     `json:"behind"`
 	Targets  targetCounts  `json:"targets"`
 	Problems problemCounts `json:"problems"`
 }
@@ -263,7 +268,7 @@ func (p Pages) status(r *http.Request, s State) (any, error) {
 // Overview is what "pilot status" shows, of one namespace or, empty, of all.
 func (s State) Overview(namespace string) Overview {
 	in := func(workload string) bool { return namespace == "" || strings.HasPrefix(workload, namespace+"/") }
-	out := Overview{Now: s.Now, Newest: s.revision(""), Targets: targetCounts{Phases: map[string]int{}}}
+	out := Overview{Now: s.Now, Newest: s.revision(""), Behind: []laggard{}, Targets: targetCounts{Phases: map[string]int{}}}
 	out.Newest.UnderWay = s.underWay(namespace)
 	out.Newest.Laggards = slices.DeleteFunc(out.Newest.Laggards, func(l laggard) bool { return !in(l.Workload) })
 	connected := map[string]bool{}
@@ -271,8 +276,12 @@ func (s State) Overview(namespace string) Overview {
 		if in(p.Workload) {
 			connected[p.Workload] = true
 			out.Proxies.count(p)
+			if p.Behind != nil {
+				out.Behind = append(out.Behind, p.laggard(time.Time{}))
+			}
 		}
 	}
+	sortLaggards(out.Behind)
 	out.Proxies.Missing = []string{}
 	for _, w := range s.Snapshot.Workloads() {
 		if id := w.ID.String(); in(id) && s.Snapshot.HasSidecar(w.ID) && !connected[id] {

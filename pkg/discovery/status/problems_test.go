@@ -80,3 +80,29 @@ func TestMetricsAreWellFormed(t *testing.T) {
 		t.Errorf("metrics on the pages' port: got %d", w.Code)
 	}
 }
+
+// A held target is logged once, whoever blocks meanwhile.
+func TestHeldIsReworded(t *testing.T) {
+	var log strings.Builder
+	p := NewProblems(slog.New(slog.NewTextHandler(&log, nil)), NewMetrics())
+	clock := func(seconds int) time.Time { return noon().Add(time.Duration(seconds) * time.Second) }
+	held := func(text string) meshconfig.Problem {
+		return meshconfig.Problem{Code: "ROLLOUT_HELD", Severity: meshconfig.Warning, Message: text}
+	}
+	p.Reword("a", held("one blocks"))
+	p.List(clock(1))
+	p.Reword("a", held("two block"))
+	p.Reword("a", held("three block"))
+	list := p.List(clock(5))
+	if len(list) != 1 || list[0].Message != "three block" || !list[0].Since.Equal(clock(1)) {
+		t.Errorf("%+v", list)
+	}
+	if strings.Count(log.String(), "level=") != 1 {
+		t.Errorf("logged\n%s", log.String())
+	}
+	p.Set("a")
+	p.List(clock(6))
+	if !strings.Contains(log.String(), "problem is gone: three block") || strings.Count(log.String(), "level=") != 2 {
+		t.Errorf("logged\n%s", log.String())
+	}
+}
