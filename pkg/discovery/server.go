@@ -283,6 +283,10 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	s.options.Log.Info("serving", "plaintext", s.addresses.Plaintext, "tls", s.addresses.TLS,
 		"metrics", s.addresses.Metrics, "http", s.addresses.HTTP)
+	if at := s.addresses.Plaintext; at != "" && !loopback(at) {
+		s.options.Log.Warn("xDS without TLS is open to other machines: whoever reaches it reads every workload's configuration, and may act for any proxy; "+
+			"use the port with TLS, or 127.0.0.1", "address", at)
+	}
 	start(func() error { s.hub.run(ctx); return nil })
 	start(func() error { return s.options.Source.Run(ctx, s.hub.publish) })
 

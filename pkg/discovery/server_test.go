@@ -1,6 +1,7 @@
 package discovery
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -173,4 +174,27 @@ func TestListenRefuses(t *testing.T) {
 		t.Fatalf("told so: %v", err)
 	}
 	s.closePorts()
+}
+
+// TestPlaintextWarns: who opens xDS without TLS to other machines is told
+// what that means, each time; on loopback nothing is said.
+func TestPlaintextWarns(t *testing.T) {
+	for address, warns := range map[string]bool{"127.0.0.1:0": false, "0.0.0.0:0": true} {
+		var log bytes.Buffer
+		o := local(memory{bundle: bundle(t, shop)})
+		o.PlaintextAddress, o.PlaintextRemote = address, true
+		o.Log = slog.New(slog.NewTextHandler(&log, nil))
+		s, err := Listen(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel() // it stops as soon as it serves
+		if err := s.Run(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Contains(log.String(), "open to other machines"); got != warns {
+			t.Errorf("%s: warned %v, want %v\n%s", address, got, warns, log.String())
+		}
+	}
 }
