@@ -163,6 +163,7 @@ func TestCertificatesDecideWhoTells(t *testing.T) {
 				time.Sleep(wait)
 				synctest.Wait()
 			}
+			synctest.Wait() // a refused Send came before what RecvMsg says
 			select {
 			case err := <-ended:
 				return err
