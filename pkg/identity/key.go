@@ -125,7 +125,7 @@ func EncodeKey(key crypto.Signer) ([]byte, error) {
 }
 
 // ParseCertificates reads all certificates of a PEM file, at least one. Other
-// blocks are skipped.
+// blocks are skipped. With an error come those that stand before it.
 func ParseCertificates(text []byte) ([]*x509.Certificate, error) {
 	var out []*x509.Certificate
 	for {
@@ -138,7 +138,7 @@ func ParseCertificates(text []byte) ([]*x509.Certificate, error) {
 		}
 		cert, err := x509.ParseCertificate(block.Bytes)
 		if err != nil {
-			return nil, fmt.Errorf("certificate %d cannot be parsed: %w", len(out)+1, err)
+			return out, fmt.Errorf("certificate %d cannot be parsed: %w", len(out)+1, err)
 		}
 		out = append(out, cert)
 	}

@@ -11,29 +11,6 @@ import (
 	"time"
 )
 
-// parse reads all certificates of a PEM text.
-func parse(text []byte) ([]*x509.Certificate, error) {
-	var all []*x509.Certificate
-	for {
-		var block *pem.Block
-		if block, text = pem.Decode(text); block == nil {
-			break
-		}
-		if block.Type != "CERTIFICATE" {
-			continue
-		}
-		c, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return all, fmt.Errorf("certificate %d cannot be parsed: %w", len(all)+1, err)
-		}
-		all = append(all, c)
-	}
-	if len(all) == 0 {
-		return nil, errors.New("no PEM certificate in it")
-	}
-	return all, nil
-}
-
 // fits says in plain words why the key is not that of the certificate. What a
 // parser says of a key is not repeated: it could tell of its bytes.
 func fits(key []byte, c *x509.Certificate) error {

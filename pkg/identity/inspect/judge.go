@@ -56,11 +56,11 @@ func (j *judge) outage(at time.Time, reason string) {
 func (j *judge) judge() {
 	var err error
 	if len(j.Roots) > 0 {
-		if j.roots, err = parse(j.Roots); err != nil {
+		if j.roots, err = identity.ParseCertificates(j.Roots); err != nil {
 			j.problem(Error, "UNREADABLE", "roots: %v", err)
 		}
 	}
-	switch chain, err := parse(j.Chain); {
+	switch chain, err := identity.ParseCertificates(j.Chain); {
 	case err != nil && (len(j.Chain) > 0 || len(j.roots) == 0):
 		j.problem(Error, "UNREADABLE", "certificate chain: %v", err)
 	case err == nil:

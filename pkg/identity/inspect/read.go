@@ -101,7 +101,7 @@ func Files(files map[string][]byte, closed map[string]bool) (set Set, found bool
 // File is the set of a PEM file: a chain, or CA certificates alone.
 func File(name string, content []byte) Set {
 	set := Set{Name: name, Chain: content}
-	if all, err := parse(content); err == nil && all[0].IsCA {
+	if all, err := identity.ParseCertificates(content); err == nil && all[0].IsCA {
 		set.Chain, set.Roots = nil, content
 	}
 	return set
