@@ -30,7 +30,7 @@ Exit codes: 0 nothing wrong (warnings may be), 1 an error, or something ends wit
 
 // certsFlags are how certificates are judged.
 type certsFlags struct {
-	server string
+	server serverFlags
 	within time.Duration
 	rules  inspect.Rules
 	output format
@@ -48,10 +48,10 @@ func certsCmd() *cobra.Command {
   pilot certs --server http://127.0.0.1:8080 --trust-domain cluster.local`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			switch {
-			case f.server != "" && len(args) > 0:
+			case f.server.given() && len(args) > 0:
 				return fmt.Errorf("%s and --server exclude each other: give one of them", strings.Join(args, " "))
-			case f.server == "" && len(args) == 0:
-				return errors.New("what to look at? Give a directory or file, or --server URL")
+			case !f.server.given() && len(args) == 0:
+				return errors.New("what to look at? Give a directory or file, or --server URL, or --kubernetes")
 			}
 			return nil
 		},
@@ -69,7 +69,7 @@ func certsCmd() *cobra.Command {
 	}
 	flags := cmd.Flags()
 	f.output.register(cmd)
-	flags.StringVar(&f.server, "server", "", "ask a running control plane, such as http://127.0.0.1:8080")
+	f.server.register(cmd, "", "ask a running control plane, such as http://127.0.0.1:8080")
 	flags.DurationVar(&f.within, "fail-within", 0, "exit code 1 if something ends within this time, leaves included, e.g. 72h")
 	flags.StringSliceVar(&f.rules.TrustDomains, "trust-domain", nil, "trust domain that identities must be of; its aliases too (default: any)")
 	flags.Float64Var(&f.rules.Ratio, "workload-cert-grace-period-ratio", 0.5, "a leaf is renewed when less than this share of its life is left")
@@ -79,9 +79,9 @@ func certsCmd() *cobra.Command {
 
 // sets reads what the command line names.
 func (f *certsFlags) sets(cmd *cobra.Command, targets []string) ([]inspect.Set, error) {
-	if f.server != "" {
+	if f.server.given() {
 		var held []inspect.Public
-		if err := getPage(cmd.Context(), f.server, "/debug/certificates", url.Values{}, &held); err != nil {
+		if err := f.server.get(cmd.Context(), "/debug/certificates", url.Values{}, &held); err != nil {
 			return nil, err
 		}
 		return inspect.Sets(held), nil

@@ -12,7 +12,7 @@ import (
 func checkCmd() *cobra.Command {
 	var from directoryFlags
 	var output format
-	var server string
+	var server serverFlags
 	failOn := failWarning
 	cmd := &cobra.Command{
 		Use:   "check DIR | check --server URL",
@@ -31,7 +31,7 @@ Exit codes: 0 nothing of the severity of --fail-on, 1 something, 2 trouble.`,
   pilot check config/ --fail-on error
   pilot check --server http://127.0.0.1:8080 -o json`,
 		Args: func(cmd *cobra.Command, args []string) error {
-			if server != "" {
+			if server.given() {
 				return cobra.NoArgs(cmd, args)
 			}
 			return cobra.ExactArgs(1)(cmd, args)
@@ -39,12 +39,12 @@ Exit codes: 0 nothing of the severity of --fail-on, 1 something, 2 trouble.`,
 		ValidArgsFunction: from.completeDirectory(false),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			findings := []problemReport{}
-			if server != "" {
-				if err := getPage(cmd.Context(), server, "/debug/check", nil, &findings); err != nil {
+			if server.given() {
+				if err := server.get(cmd.Context(), "/debug/check", nil, &findings); err != nil {
 					return err
 				}
 				for i := range findings {
-					findings[i].Directory = server
+					findings[i].Directory = server.name()
 				}
 			} else {
 				d, err := from.read(args[0])
@@ -60,7 +60,7 @@ Exit codes: 0 nothing of the severity of --fail-on, 1 something, 2 trouble.`,
 	}
 	from.register(cmd)
 	output.register(cmd)
-	cmd.Flags().StringVar(&server, "server", "", "check a running control plane, such as http://127.0.0.1:8080, instead of a directory")
+	server.register(cmd, "", "check a running control plane, such as http://127.0.0.1:8080, instead of a directory")
 	cmd.Flags().Var(&failOn, "fail-on", "the least severity with exit code 1: warning or error")
 	cmd.MarkFlagsMutuallyExclusive("server", "domain")
 	return cmd

@@ -38,7 +38,7 @@ configuration cannot be read.`
 func explainCmd() *cobra.Command {
 	var from directoryFlags
 	var output format
-	var server string
+	var server serverFlags
 	var all, plaintext bool
 	cmd := &cobra.Command{
 		Use:   "explain DIR FROM TO:PORT | explain --server URL FROM TO:PORT",
@@ -50,7 +50,7 @@ func explainCmd() *cobra.Command {
   pilot explain config/ --plaintext`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			want := 3
-			if server != "" {
+			if server.given() {
 				want--
 			}
 			if all || plaintext {
@@ -60,8 +60,8 @@ func explainCmd() *cobra.Command {
 		},
 		ValidArgsFunction: from.completeDirectory(true),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			var source explainSource = &remoteExplain{cmd.Context(), server}
-			if server == "" {
+			var source explainSource = &remoteExplain{cmd.Context(), &server}
+			if !server.given() {
 				d, err := from.readValid(args[0], cmd.ErrOrStderr())
 				if err != nil {
 					return err
@@ -80,7 +80,7 @@ func explainCmd() *cobra.Command {
 	}
 	from.register(cmd)
 	output.register(cmd)
-	cmd.Flags().StringVar(&server, "server", "", "ask a running control plane, such as http://127.0.0.1:8080, instead of a directory")
+	server.register(cmd, "", "ask a running control plane, such as http://127.0.0.1:8080, instead of a directory")
 	cmd.Flags().BoolVar(&all, "all", false, "all client classes and service ports, as a table")
 	cmd.Flags().BoolVar(&plaintext, "plaintext", false, "only what goes or would go in plaintext, with the reason")
 	cmd.MarkFlagsMutuallyExclusive("all", "plaintext")
@@ -105,11 +105,11 @@ func (l localExplain) plaintext() ([]explain.Pair, error) {
 
 type remoteExplain struct {
 	ctx    context.Context
-	server string
+	server *serverFlags
 }
 
 func (r *remoteExplain) ask(from, to string) (a explain.Answer, err error) {
-	err = getPage(r.ctx, r.server, "/debug/explain", url.Values{"from": {from}, "to": {to}}, &a)
+	err = r.server.get(r.ctx, "/debug/explain", url.Values{"from": {from}, "to": {to}}, &a)
 	return a, err
 }
 
@@ -151,7 +151,7 @@ func (r *remoteExplain) plaintext() ([]explain.Pair, error) {
 }
 
 func (r *remoteExplain) page(what string, skip int, answer any) error {
-	return getPage(r.ctx, r.server, "/debug/explain", url.Values{what: {"true"}, "skip": {strconv.Itoa(skip)}}, answer)
+	return r.server.get(r.ctx, "/debug/explain", url.Values{what: {"true"}, "skip": {strconv.Itoa(skip)}}, answer)
 }
 
 func explainCall(w io.Writer, source explainSource, from, to string, output format) error {

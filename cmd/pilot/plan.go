@@ -28,7 +28,8 @@ plane cannot be asked.`
 func planCmd() *cobra.Command {
 	var flags directoryFlags
 	var output format
-	var from, server, within, evidence string
+	var server serverFlags
+	var from, within, evidence string
 	var verbose bool
 	cmd := &cobra.Command{
 		Use:   "plan DIR",
@@ -45,7 +46,7 @@ func planCmd() *cobra.Command {
 			if from != "" {
 				p, err = planFrom(cmd, &flags, from, args[0])
 			} else {
-				p, err = planRunning(cmd, &flags, server, args[0], url.Values{"within": {within}, "evidence": {evidence}})
+				p, err = planRunning(cmd, &flags, &server, args[0], url.Values{"within": {within}, "evidence": {evidence}})
 			}
 			if err != nil {
 				return err
@@ -64,7 +65,7 @@ func planCmd() *cobra.Command {
 	flags.register(cmd)
 	output.register(cmd)
 	cmd.Flags().StringVar(&from, "from", "", "compare with this directory instead of a running control plane")
-	cmd.Flags().StringVar(&server, "server", defaultServer, "the control plane that runs what is in force")
+	server.register(cmd, defaultServer, "the control plane that runs what is in force")
 	cmd.Flags().StringVar(&within, "within", "24h", "how long ago plaintext counts")
 	cmd.Flags().StringVar(&evidence, "evidence", "1h", "how far back evidence must be without a gap")
 	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "name every target, proxy and resource")
@@ -86,9 +87,9 @@ func planFrom(cmd *cobra.Command, flags *directoryFlags, from, to string) (*plan
 }
 
 // planRunning compares with what a control plane runs, and asks it for evidence.
-func planRunning(cmd *cobra.Command, flags *directoryFlags, server, to string, query url.Values) (*plan.Plan, error) {
+func planRunning(cmd *cobra.Command, flags *directoryFlags, server *serverFlags, to string, query url.Values) (*plan.Plan, error) {
 	var running status.Inputs
-	if err := getPage(cmd.Context(), server, "/debug/inputs", nil, &running); err != nil {
+	if err := server.get(cmd.Context(), "/debug/inputs", nil, &running); err != nil {
 		return nil, err
 	}
 	old := running.Model()
@@ -103,7 +104,7 @@ func planRunning(cmd *cobra.Command, flags *directoryFlags, server, to string, q
 	after.Connected = old.Connected
 	p := plan.Make(old, after, next.place)
 	var answer readiness.Answer
-	if err := getPage(cmd.Context(), server, "/debug/readiness", query, &answer); err != nil {
+	if err := server.get(cmd.Context(), "/debug/readiness", query, &answer); err != nil {
 		return nil, err
 	}
 	p.Witness(answer.Targets)

@@ -24,7 +24,8 @@ some are unknown; 2 trouble.`
 
 func readinessCmd() *cobra.Command {
 	var output format
-	var server, namespace, within, evidence string
+	var server serverFlags
+	var namespace, within, evidence string
 	cmd := &cobra.Command{
 		Use:   "readiness [TARGET]",
 		Short: "Say who would break if mutual TLS were required",
@@ -40,7 +41,7 @@ func readinessCmd() *cobra.Command {
 				query.Set("target", args[0])
 			}
 			var answer readiness.Answer
-			if err := getPage(cmd.Context(), server, "/debug/readiness", query, &answer); err != nil {
+			if err := server.get(cmd.Context(), "/debug/readiness", query, &answer); err != nil {
 				return err
 			}
 			if output == formatJSON {
@@ -54,7 +55,7 @@ func readinessCmd() *cobra.Command {
 		},
 	}
 	output.register(cmd)
-	cmd.Flags().StringVar(&server, "server", defaultServer, "the control plane that is asked")
+	server.register(cmd, defaultServer, "the control plane that is asked")
 	cmd.Flags().StringVarP(&namespace, "namespace", "n", "", "only targets of this namespace")
 	cmd.Flags().StringVar(&within, "within", "24h", "how long ago plaintext counts; no more than 24h is remembered")
 	cmd.Flags().StringVar(&evidence, "evidence", "1h", "how far back evidence must be without a gap")

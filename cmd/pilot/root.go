@@ -25,9 +25,6 @@ var errFindings = errors.New("findings")
 // already.
 var errUnknown = errors.New("unknown")
 
-// defaultServer is where pilot serve shows /debug/ unless told otherwise.
-const defaultServer = "http://127.0.0.1:8080"
-
 const rootLong = `pilot is an xDS control plane for Envoy sidecars. It reads Kubernetes and
 Istio objects, and switches mutual TLS on and off in a running mesh.
 

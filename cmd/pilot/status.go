@@ -24,7 +24,8 @@ const (
 
 func statusCmd() *cobra.Command {
 	var output format
-	var server, namespace string
+	var server serverFlags
+	var namespace string
 	var watch bool
 	cmd := &cobra.Command{
 		Use:   "status",
@@ -39,11 +40,12 @@ and counts changed; with -o json, one object a line.
 Exit codes: 0 shown, 2 the control plane does not answer.`,
 		Example: `  pilot status
   pilot status --watch -n shop
+  pilot status --context production
   pilot status --server http://127.0.0.1:8080 -o json`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ask := func() (o status.Overview, err error) {
-				err = getPage(cmd.Context(), server, "/debug/status", url.Values{"namespace": {namespace}}, &o)
+				err = server.get(cmd.Context(), "/debug/status", url.Values{"namespace": {namespace}}, &o)
 				return o, err
 			}
 			if watch {
@@ -60,7 +62,7 @@ Exit codes: 0 shown, 2 the control plane does not answer.`,
 		},
 	}
 	output.register(cmd)
-	cmd.Flags().StringVar(&server, "server", defaultServer, "the control plane's --http-address")
+	server.register(cmd, defaultServer, "the control plane's --http-address")
 	cmd.Flags().StringVarP(&namespace, "namespace", "n", "", "only what is in this namespace")
 	cmd.Flags().BoolVar(&watch, "watch", false, "follow until interrupted")
 	return cmd

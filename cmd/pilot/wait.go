@@ -63,7 +63,7 @@ func waitCmd() *cobra.Command {
 	}
 	from.register(cmd)
 	output.register(cmd)
-	cmd.Flags().StringVar(&w.server, "server", defaultServer, "the control plane's --http-address")
+	w.server.register(cmd, defaultServer, "the control plane's --http-address")
 	cmd.Flags().StringVar(&w.revision, "revision", "", "the revision to wait for (default the newest)")
 	cmd.Flags().DurationVar(&w.timeout, "timeout", time.Minute, "how long to wait")
 	cmd.Flags().BoolVar(&w.settled, "settled", false, "wait for the changes of modes too")
@@ -71,9 +71,10 @@ func waitCmd() *cobra.Command {
 }
 
 type waiting struct {
-	server, revision string
-	timeout          time.Duration
-	settled          bool
+	server   serverFlags
+	revision string
+	timeout  time.Duration
+	settled  bool
 }
 
 // done says whether what was waited for is there.
@@ -86,7 +87,7 @@ func (w *waiting) until(ctx context.Context) (r status.Revision, err error) {
 	deadline := time.Now().Add(w.timeout)
 	for {
 		r = status.Revision{}
-		if err := getPage(ctx, w.server, "/debug/revision", url.Values{"revision": {w.revision}}, &r); err != nil {
+		if err := w.server.get(ctx, "/debug/revision", url.Values{"revision": {w.revision}}, &r); err != nil {
 			return r, err
 		}
 		left := time.Until(deadline)
