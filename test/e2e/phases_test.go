@@ -43,8 +43,8 @@ func TestSafeToggle(t *testing.T) {
 			m.changesItsMind(dir)
 			if capture {
 				m.keepsLongConnections(dir)
-				m.isHeld(dir)
 			}
+			m.isHeld(dir, capture)
 			if failed, of := m.sidecarFailures(); failed != 0 || of == 0 {
 				t.Errorf("%d of %d calls between sidecars were lost", failed, of)
 			} else {
@@ -198,9 +198,9 @@ func (m safeMesh) keepsLongConnections(dir string) {
 // outsider is a caller without a sidecar that does not stop.
 type outsider struct{ served, refused atomic.Int64 }
 
-func (m safeMesh) outsider(t *testing.T) *outsider {
+func (m safeMesh) outsider(t *testing.T, pod string) *outsider {
 	o := &outsider{}
-	k := kubelet{m.mesh, "10." + strings.TrimPrefix(network(), "127.") + ".15"}
+	k := kubelet{m.mesh, pod}
 	call := func() {
 		conn, err := k.Dial(t.Context(), model.WorkloadID{Namespace: "bookinfo", Name: "client"}, net.JoinHostPort(k.address, "9080"))
 		if err != nil {
@@ -233,14 +233,18 @@ func (m safeMesh) outsider(t *testing.T) *outsider {
 
 // isHeld: a caller without a sidecar holds what would refuse it, and nothing
 // else; what follows is the setting's.
-func (m safeMesh) isHeld(dir string) {
+func (m safeMesh) isHeld(dir string, capture bool) {
 	const deadline = "quietPeriod: 1s, deadline: 3s, onDeadline: "
 	t := m.t
 	setRollout(t, dir, "{"+deadline+"HOLD}")
 	first := time.Now()
-	calls := m.outsider(t)
+	addresses := network()
+	if capture {
+		addresses = "10." + strings.TrimPrefix(addresses, "127.")
+	}
+	calls := m.outsider(t, addresses+".15")
 	setMutualTLS(t, dir, true)
-	name := "bookinfo/client at 10." + strings.TrimPrefix(network(), "127.") + ".99"
+	name := "bookinfo/client at " + addresses + ".99"
 	m.eventually("it is named", func() bool {
 		for _, b := range m.rollout(ratingsHTTP).WaitsFor {
 			if b.Who == name && b.What == "sends plaintext" {
