@@ -54,7 +54,9 @@ func (m safeMesh) haltsByHandshakes(t *testing.T, dir string) {
 	m.eventually("both call", func() bool { return broken.served.Load() > 2 && good.served.Load() > 2 })
 	m.foreignCertificate(inShop("web"))
 	wants(t, dir, "MUTUAL_TLS", "HOLD")
-	m.eventually("handshakes that fail halt the target", func() bool { return m.stands(cartHTTP, "PERMISSIVE", "mTLS", "halted: ", "TLS handshakes failed since the last step") })
+	m.eventually("handshakes that fail halt the target", func() bool {
+		return m.stands(cartHTTP, "PERMISSIVE", "mTLS", "halted: ", "TLS handshakes failed since the last step")
+	})
 	m.eventually("others go on", func() bool { return m.arrived(webHTTP) && m.arrived(stock) })
 	m.tellsThatItIsHeld(cartHTTP + " stays PERMISSIVE on the way to STRICT, set by mesh config authPolicy: rollout halted: ")
 	failed := broken.failed.Load()
