@@ -10,9 +10,10 @@ BENCHTIME ?= 1s
 ROTATION ?= 10m
 e2e := ./test/e2e/...
 say = @echo "==> $(1)"
-# Real Envoy first on PATH (the script says what it does), and sbin for iptables.
+# Real Envoy, or Kubernetes API, first on PATH (the scripts say what they do), and sbin for iptables.
 with_envoy = envoy=$$(hack/envoy.sh) && PATH="$$(dirname "$$envoy"):$$PATH:/usr/sbin:/sbin"
-unit = $$(go list ./... | grep -v /test/e2e)
+with_kube = kube=$$(hack/kube.sh) && PATH="$$kube:$$PATH"
+unit = $$(go list ./... | grep -v -e /test/e2e -e /test/kube)
 # Packages whose tests know -update are those with goldens.
 goldens = $$(grep -rl --include='*_test.go' 'flag.Bool("update"' . | xargs -rn1 dirname | sort -u)
 
@@ -31,15 +32,15 @@ build: ## build bin/pilot
 	@go build -buildvcs=auto -o bin/pilot ./cmd/pilot
 
 .PHONY: test
-test: ## all tests, then real Envoys end to end in both capture modes
+test: ## all tests, then real Envoys and a real API server, end to end
 	$(call say,checking the format and vetting all packages)
 	@unformatted=$$(gofmt -l cmd internal pkg test); [ -z "$$unformatted" ] || { echo "not gofmt-ed (run gofmt -w):" $$unformatted; exit 1; }
 	@go vet ./...
 	@hack/netns.sh
 	$(call say,unit and golden and simulate and ADS and house tests and fuzz seeds)
 	@go test $(unit)
-	$(call say,real Envoys end to end in both capture modes; takes minutes)
-	@$(with_envoy) go test -count=1 -timeout=20m $(e2e)
+	$(call say,real Envoys end to end in both capture modes and on a real Kubernetes API; takes minutes)
+	@$(with_kube) && $(with_envoy) go test -p 1 -count=1 -timeout=20m $(e2e) ./test/kube/...
 
 .PHONY: rotation
 rotation: ## certificates and a root rotate under load for ROTATION (10m), on real Envoys

@@ -63,6 +63,7 @@ func house() []room {
 		{"test", "*", ""},
 		{"internal/fakeenvoy", "pkg/translate google.golang.org/grpc google.golang.org/genproto/googleapis/rpc" + envoyAPI, "k8s.io pkg/discovery"},
 		{"internal/meshgen", "pkg/model pkg/meshconfig" + kubeAPI, "k8s.io/client-go github.com/envoyproxy pkg/translate pkg/discovery"},
+		{"internal/kubetest", "k8s.io/client-go" + kubeAPI, "pkg"},
 		{"internal/testmesh", "pkg/model pkg/meshconfig", "k8s.io/client-go github.com/envoyproxy"},
 		{"tools", "*", ""},
 	}
