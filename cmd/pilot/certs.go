@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -31,6 +32,7 @@ Exit codes: 0 nothing wrong (warnings may be), 1 an error, or something ends wit
 // certsFlags are how certificates are judged.
 type certsFlags struct {
 	server serverFlags
+	space  string // --namespace
 	within time.Duration
 	rules  inspect.Rules
 	output format
@@ -70,6 +72,7 @@ func certsCmd() *cobra.Command {
 	flags := cmd.Flags()
 	f.output.register(cmd)
 	f.server.register(cmd, "", "ask a running control plane, such as http://127.0.0.1:8080")
+	flags.StringVarP(&f.space, "namespace", "n", "", "of a control plane, only proxies of this namespace")
 	flags.DurationVar(&f.within, "fail-within", 0, "exit code 1 if something ends within this time, leaves included, e.g. 72h")
 	flags.StringSliceVar(&f.rules.TrustDomains, "trust-domain", nil, "trust domain that identities must be of; its aliases too (default: any)")
 	flags.Float64Var(&f.rules.Ratio, "workload-cert-grace-period-ratio", 0.5, "a leaf is renewed when less than this share of its life is left")
@@ -83,6 +86,11 @@ func (f *certsFlags) sets(cmd *cobra.Command, targets []string) ([]inspect.Set, 
 		var held []inspect.Public
 		if err := f.server.get(cmd.Context(), "/debug/certificates", url.Values{}, &held); err != nil {
 			return nil, err
+		}
+		if f.space != "" {
+			held = slices.DeleteFunc(held, func(p inspect.Public) bool {
+				return strings.HasPrefix(p.Name, "proxy ") && !strings.HasPrefix(p.Name, "proxy "+f.space+"/")
+			})
 		}
 		return inspect.Sets(held), nil
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/meshpilot/pilot/pkg/meshconfig"
 	"github.com/meshpilot/pilot/pkg/model"
@@ -13,6 +14,7 @@ func checkCmd() *cobra.Command {
 	var from directoryFlags
 	var output format
 	var server serverFlags
+	var namespace string
 	failOn := failWarning
 	cmd := &cobra.Command{
 		Use:   "check DIR | check --server URL",
@@ -55,12 +57,16 @@ Exit codes: 0 nothing of the severity of --fail-on, 1 something, 2 trouble.`,
 					findings = append(findings, reportOf(d.name, p))
 				}
 			}
+			if namespace != "" {
+				findings = slices.DeleteFunc(findings, func(p problemReport) bool { return p.Namespace != namespace })
+			}
 			return checked(cmd.OutOrStdout(), findings, failOn, output)
 		},
 	}
 	from.register(cmd)
 	output.register(cmd)
 	server.register(cmd, "", "check a running control plane, such as http://127.0.0.1:8080, instead of a directory")
+	cmd.Flags().StringVarP(&namespace, "namespace", "n", "", "only findings about objects of this namespace")
 	cmd.Flags().Var(&failOn, "fail-on", "the least severity with exit code 1: warning or error")
 	cmd.MarkFlagsMutuallyExclusive("server", "domain")
 	return cmd

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -16,44 +17,44 @@ import (
 func diffCmd() *cobra.Command {
 	var from directoryFlags
 	var output format
-	var golden string
+	var server serverFlags
+	var edit editFlags
+	var golden, namespace string
 	var full bool
 	cmd := &cobra.Command{
-		Use:   "diff A B | diff --golden GOLDEN DIR",
+		Use:   "diff A B | diff --golden GOLDEN DIR | diff --server URL DIR|-f FILE",
 		Short: "Show what an edit changes, for which workload, resource and field",
 		Long: `Compares what the Envoys of two configuration directories would get, or, with
---golden, what "pilot render --out GOLDEN" wrote with what DIR would give now.
+--golden, what "pilot render --out GOLDEN" wrote with what DIR would give now. Of a
+running control plane (--server, --context) it is what is in force, with what DIR
+would give, or what -f would make of it, as "kubectl apply -f" does to a cluster; at
+the end of all rollouts.
 Equal changes of several workloads are shown once.
 
 Exit codes: 0 the same, 1 different, 2 trouble: a directory has errors or cannot
 be read.`,
 		Example: `  pilot diff config/ edited/
   pilot diff --golden golden/ config/
+  pilot diff --context production -f policy.yaml
   pilot diff -o json config/ edited/ | jq -r '.changes[].workloads[]' | sort -u`,
 		Args: func(cmd *cobra.Command, args []string) error {
-			if golden == "" {
-				return cobra.ExactArgs(2)(cmd, args)
+			switch {
+			case len(edit.files) > 0 && !server.given():
+				return errors.New("-f is applied over what a control plane has in force: say which one, by --server or --context")
+			case server.given():
+				return edit.args(cmd, args)
+			case golden != "":
+				return cobra.ExactArgs(1)(cmd, args)
 			}
-			return cobra.ExactArgs(1)(cmd, args)
+			return cobra.ExactArgs(2)(cmd, args)
 		},
 		ValidArgsFunction: completeDirectories,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			next, err := from.readValid(args[len(args)-1], cmd.ErrOrStderr())
+			r, err := diffOf(cmd, &from, &server, &edit, golden, args)
 			if err != nil {
 				return err
 			}
-			var r *diffReport
-			if golden != "" {
-				r, err = diffGolden(golden, next)
-			} else {
-				var old *directory
-				if old, err = from.readValid(args[0], cmd.ErrOrStderr()); err == nil {
-					r = diffDirectories(old, next)
-				}
-			}
-			if err != nil {
-				return err
-			}
+			r.only(namespace)
 			r.full = full
 			if err := r.print(cmd.OutOrStdout(), output); err != nil {
 				return err
@@ -66,9 +67,38 @@ be read.`,
 	}
 	from.register(cmd)
 	output.register(cmd)
+	server.register(cmd, "", "compare with what a running control plane has in force, such as http://127.0.0.1:8080")
+	edit.register(cmd)
+	cmd.Flags().StringVarP(&namespace, "namespace", "n", "", "only workloads of this namespace")
 	cmd.Flags().BoolVar(&full, "full", false, "show long values in full")
 	cmd.Flags().StringVar(&golden, "golden", "", "compare with the files that render --out wrote into this directory")
+	for _, running := range runningFlags() {
+		cmd.MarkFlagsMutuallyExclusive("golden", running)
+	}
 	return cmd
+}
+
+// diffOf compares what the command line names.
+func diffOf(cmd *cobra.Command, from *directoryFlags, server *serverFlags, edit *editFlags, golden string, args []string) (*diffReport, error) {
+	if server.given() {
+		old, next, err := edit.running(cmd, from, server, args)
+		if err != nil {
+			return nil, err
+		}
+		return diffDirectories(old, next), nil
+	}
+	next, err := from.readValid(args[len(args)-1], cmd.ErrOrStderr())
+	if err != nil {
+		return nil, err
+	}
+	if golden != "" {
+		return diffGolden(golden, next)
+	}
+	old, err := from.readValid(args[0], cmd.ErrOrStderr())
+	if err != nil {
+		return nil, err
+	}
+	return diffDirectories(old, next), nil
 }
 
 func diffDirectories(old, next *directory) *diffReport {

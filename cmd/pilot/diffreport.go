@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 
@@ -29,6 +30,22 @@ type sharedChange struct {
 
 func newDiffReport(all []model.WorkloadID) *diffReport {
 	return &diffReport{all: all, byChange: map[diff.Change]*sharedChange{}, changed: map[model.WorkloadID]bool{}}
+}
+
+// only leaves out the workloads of other namespaces; an empty one is all.
+func (r *diffReport) only(namespace string) {
+	if namespace == "" {
+		return
+	}
+	other := func(id model.WorkloadID) bool { return id.Namespace != namespace }
+	for _, list := range []*[]model.WorkloadID{&r.all, &r.added, &r.gone} {
+		*list = slices.DeleteFunc(*list, other)
+	}
+	for _, c := range r.changes {
+		c.workloads = slices.DeleteFunc(c.workloads, other)
+	}
+	r.changes = slices.DeleteFunc(r.changes, func(c *sharedChange) bool { return len(c.workloads) == 0 })
+	maps.DeleteFunc(r.changed, func(id model.WorkloadID, _ bool) bool { return other(id) })
 }
 
 // present notes a workload that is on one side only; true if it is on both.

@@ -73,6 +73,11 @@ func (f *directoryFlags) readValid(dir string, stderr io.Writer) (*directory, er
 	if err != nil {
 		return nil, err
 	}
+	return d.valid(stderr)
+}
+
+// valid is d, or an error if there are any in it; they are listed on stderr.
+func (d *directory) valid(stderr io.Writer) (*directory, error) {
 	errors := d.count(meshconfig.Error)
 	if errors == 0 {
 		return d, nil
@@ -82,7 +87,7 @@ func (f *directoryFlags) readValid(dir string, stderr io.Writer) (*directory, er
 			fmt.Fprintln(stderr, problemLine(p))
 		}
 	}
-	return nil, fmt.Errorf("%s has %s", dir, plural(errors, "error"))
+	return nil, fmt.Errorf("%s has %s", d.name, plural(errors, "error"))
 }
 
 func (d *directory) count(s meshconfig.Severity) int {

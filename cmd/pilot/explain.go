@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/meshpilot/pilot/pkg/explain"
 	"github.com/meshpilot/pilot/pkg/model"
@@ -40,12 +41,14 @@ func explainCmd() *cobra.Command {
 	var output format
 	var server serverFlags
 	var all, plaintext bool
+	var namespace string
 	cmd := &cobra.Command{
 		Use:   "explain DIR FROM TO:PORT | explain --server URL FROM TO:PORT",
 		Short: "Say what becomes of a call, why, and what to change",
 		Long:  explainLong,
 		Example: `  pilot explain config/ shop/web cart:80
   pilot explain --server http://127.0.0.1:8080 shop/web cart.shop.svc.cluster.local:80
+  pilot explain --context production -n shop web cart:80
   pilot explain config/ --all
   pilot explain config/ --plaintext`,
 		Args: func(cmd *cobra.Command, args []string) error {
@@ -74,13 +77,18 @@ func explainCmd() *cobra.Command {
 			case plaintext:
 				return explainPlaintext(w, source, output)
 			default:
-				return explainCall(w, source, args[0], args[1], output)
+				caller := args[0]
+				if namespace != "" && !strings.Contains(caller, "/") {
+					caller = namespace + "/" + caller
+				}
+				return explainCall(w, source, caller, args[1], output)
 			}
 		},
 	}
 	from.register(cmd)
 	output.register(cmd)
 	server.register(cmd, "", "ask a running control plane, such as http://127.0.0.1:8080, instead of a directory")
+	cmd.Flags().StringVarP(&namespace, "namespace", "n", "", "namespace of FROM, if FROM names only a workload")
 	cmd.Flags().BoolVar(&all, "all", false, "all client classes and service ports, as a table")
 	cmd.Flags().BoolVar(&plaintext, "plaintext", false, "only what goes or would go in plaintext, with the reason")
 	cmd.MarkFlagsMutuallyExclusive("all", "plaintext")

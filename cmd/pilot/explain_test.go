@@ -47,7 +47,7 @@ func TestExplainCall(t *testing.T) {
 		}
 	}
 	var answer explain.Answer
-	_, stdout, _ := run(t, "explain", "-o", "json", dir, "shop/batch", "cart:80")
+	_, stdout, _ := run(t, "explain", "-o", "json", "-n", "shop", dir, "batch", "cart:80")
 	if err := json.Unmarshal([]byte(stdout), &answer); err != nil || answer.Verdict != explain.VerdictRefused || len(answer.Change) != 2 {
 		t.Errorf("%v, %+v", err, answer)
 	}

@@ -3,13 +3,13 @@ package main
 import (
 	"net/url"
 
-	"github.com/meshpilot/pilot/pkg/discovery/status"
 	"github.com/meshpilot/pilot/pkg/plan"
 	"github.com/meshpilot/pilot/pkg/readiness"
 	"github.com/spf13/cobra"
 )
 
-const planLong = `Previews an edit: compares what is in force with the configuration in DIR, and says
+const planLong = `Previews an edit: compares what is in force with the configuration in DIR, or with
+what -f would make of it, as "kubectl apply -f" does to a cluster, and says
 which targets change mode, from which to which and by which object; the steps that
 the rollout makes, and what each waits for; which proxies are sent how many
 resources (-v: which); which connections end, and when; and which calls that work
@@ -29,16 +29,18 @@ func planCmd() *cobra.Command {
 	var flags directoryFlags
 	var output format
 	var server serverFlags
+	var edit editFlags
 	var from, within, evidence string
 	var verbose bool
 	cmd := &cobra.Command{
-		Use:   "plan DIR",
+		Use:   "plan DIR | plan -f FILE",
 		Short: "Preview an edit: modes, steps, pushes, connections that end, and who would break",
 		Long:  planLong,
 		Example: `  pilot plan edited/
+  pilot plan --context production -f policy.yaml
   pilot plan --from config/ edited/
   pilot plan --from config/ edited/ -o json | jq -r '.breaks[] | "\(.from) \(.host)"'`,
-		Args:              cobra.ExactArgs(1),
+		Args:              edit.args,
 		ValidArgsFunction: completeDirectories,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var p *plan.Plan
@@ -46,7 +48,7 @@ func planCmd() *cobra.Command {
 			if from != "" {
 				p, err = planFrom(cmd, &flags, from, args[0])
 			} else {
-				p, err = planRunning(cmd, &flags, &server, args[0], url.Values{"within": {within}, "evidence": {evidence}})
+				p, err = planRunning(cmd, &flags, &server, &edit, args, url.Values{"within": {within}, "evidence": {evidence}})
 			}
 			if err != nil {
 				return err
@@ -64,12 +66,15 @@ func planCmd() *cobra.Command {
 	}
 	flags.register(cmd)
 	output.register(cmd)
+	edit.register(cmd)
 	cmd.Flags().StringVar(&from, "from", "", "compare with this directory instead of a running control plane")
 	server.register(cmd, defaultServer, "the control plane that runs what is in force")
 	cmd.Flags().StringVar(&within, "within", "24h", "how long ago plaintext counts")
 	cmd.Flags().StringVar(&evidence, "evidence", "1h", "how far back evidence must be without a gap")
 	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "name every target, proxy and resource")
-	cmd.MarkFlagsMutuallyExclusive("from", "server")
+	for _, running := range runningFlags() {
+		cmd.MarkFlagsMutuallyExclusive("from", running)
+	}
 	return cmd
 }
 
@@ -87,22 +92,12 @@ func planFrom(cmd *cobra.Command, flags *directoryFlags, from, to string) (*plan
 }
 
 // planRunning compares with what a control plane runs, and asks it for evidence.
-func planRunning(cmd *cobra.Command, flags *directoryFlags, server *serverFlags, to string, query url.Values) (*plan.Plan, error) {
-	var running status.Inputs
-	if err := server.get(cmd.Context(), "/debug/inputs", nil, &running); err != nil {
-		return nil, err
-	}
-	old := running.Model()
-	if !cmd.Flags().Changed("domain") && old.Mesh.Domain != "" {
-		flags.domain = old.Mesh.Domain
-	}
-	next, err := flags.readValid(to, cmd.ErrOrStderr())
+func planRunning(cmd *cobra.Command, flags *directoryFlags, server *serverFlags, edit *editFlags, args []string, query url.Values) (*plan.Plan, error) {
+	old, next, err := edit.running(cmd, flags, server, args)
 	if err != nil {
 		return nil, err
 	}
-	after := next.inputs
-	after.Connected = old.Connected
-	p := plan.Make(old, after, next.place)
+	p := plan.Make(old.inputs, next.inputs, next.place)
 	var answer readiness.Answer
 	if err := server.get(cmd.Context(), "/debug/readiness", query, &answer); err != nil {
 		return nil, err

@@ -66,6 +66,10 @@ func (f *serverFlags) name() string {
 
 // get asks for a page; a forwarded port stays open until ctx ends.
 func (f *serverFlags) get(ctx context.Context, path string, query url.Values, answer any) error {
+	return f.ask(ctx, path, query, nil, answer)
+}
+
+func (f *serverFlags) ask(ctx context.Context, path string, query url.Values, body, answer any) error {
 	if f.base == "" {
 		base, err := f.open(ctx)
 		if err != nil {
@@ -73,7 +77,7 @@ func (f *serverFlags) get(ctx context.Context, path string, query url.Values, an
 		}
 		f.base = base
 	}
-	err := getPage(ctx, f.base, path, query, answer)
+	err := askPage(ctx, f.base, path, query, body, answer)
 	if err != nil && f.cluster.given() {
 		f.base = "" // the pod may be gone: another one next time
 	}

@@ -248,6 +248,24 @@ func (b Bundle) Accept(last Bundle, problems []Problem) (Bundle, []Problem) {
 	return next, fold(problems, kept, last.Positions)
 }
 
+// Apply is what would be in force if edit were applied, as kubectl applies
+// files: its objects are new or replace those with their keys, and all others
+// stay. The problems are those of the step itself.
+func (b Bundle) Apply(edit Bundle) (Bundle, []Problem) {
+	edited := map[model.Key]bool{}
+	for key := range edit.objects() {
+		edited[key] = true
+	}
+	rest := b
+	rest.Torn = nil
+	rest.Invalid = slices.DeleteFunc(slices.Clone(b.Invalid), func(i Invalid) bool { return edited[i.On] })
+	if edit.Mesh != nil {
+		rest.Mesh = nil
+	}
+	next, _ := Merge([]Bundle{edit, rest}, Bundle{}) // what is replaced is no duplicate
+	return next.Accept(b, nil)
+}
+
 // acceptMesh decides about the mesh settings: as a whole, and never to none.
 func (b *Bundle) acceptMesh(last Bundle, invalid, kept map[model.Key]bool) []Problem {
 	var problems []Problem

@@ -159,3 +159,18 @@ func TestAcceptWithoutPositions(t *testing.T) {
 		t.Errorf("got %s", got)
 	}
 }
+
+// TestApply: an edit replaces what has its keys, and nothing else.
+func TestApply(t *testing.T) {
+	last, _ := merge(Bundle{}, "mesh.yaml", "authPolicy: NONE\n", "a", policyText("one", ""), "b", policyText("two", ""),
+		"c", policyText("three", "{mtls: {mode: ODD}}"))
+	edit, _ := merge(Bundle{}, "e", policyText("one", "{mtls: }")+policyText("three", "")+
+		"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio, namespace: istio-system}\ndata: {mesh: 'authPolicy: MUTUAL_TLS'}\n")
+	next, problems := last.Apply(edit)
+	if got, want := inForce(next), "Policy default/one=STRICT@e:1 Policy default/three=DISABLE@e:6 Policy default/two=DISABLE@b:1 mesh=true@e:11"; got != want || len(problems) > 0 {
+		t.Errorf("%s\nwant %s, problems %v", got, want, problems)
+	}
+	if got, want := inForce(last), "Policy default/one=DISABLE@a:1 Policy default/two=DISABLE@b:1 mesh=false@mesh.yaml:1 invalid Policy default/three"; got != want {
+		t.Errorf("the bundle itself is now %s\nwant %s", got, want)
+	}
+}

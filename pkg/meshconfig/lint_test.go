@@ -3,6 +3,7 @@ package meshconfig
 import (
 	"fmt"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -134,15 +135,16 @@ func oneNamespace(size int) Bundle {
 }
 
 // Neither time nor problems may grow with the square of the mesh: 8 times the
-// mesh may take some 8 times as long, far from 64.
+// mesh may take some 8 times as long, far from 64. The process's own time
+// counts, whoever else is on the machine.
 func TestScale(t *testing.T) {
 	const small, large = 1000, 8000
 	fastest := func(size int) time.Duration {
 		b, best := oneNamespace(size), time.Hour
 		for range 3 {
-			start := time.Now()
+			start := processTime(t)
 			_, problems := Compile(b, "cluster.local")
-			best = min(best, time.Since(start))
+			best = min(best, processTime(t)-start)
 			if len(problems) != 2*size { // NO_SERVICE and NO_SIDECAR of each policy
 				t.Fatalf("%d problems of %d policies", len(problems), size)
 			}
@@ -152,4 +154,13 @@ func TestScale(t *testing.T) {
 	if a, b := fastest(small), fastest(large); b > 32*a {
 		t.Errorf("%s for %d services, %s for %d", a, small, b, large)
 	}
+}
+
+func processTime(t *testing.T) time.Duration {
+	t.Helper()
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

@@ -141,6 +141,7 @@ func (p Pages) Handler() http.Handler {
 	mux.Handle("GET /debug/certificates", p.debug(p.certificates))
 	mux.Handle("GET /debug/endpoints", p.debug(p.endpoints))
 	mux.Handle("GET /debug/inputs", p.debug(p.inputs))
+	mux.Handle("POST /debug/inputs", p.debug(p.preview))
 	mux.Handle("GET /debug/mesh", p.debug(p.mesh))
 	return mux
 }
@@ -235,7 +236,7 @@ func (p Pages) index(*http.Request, State) (any, error) {
 		{"/debug/traffic?workload=&namespace=", "who sends what is not mutual TLS, and which connections are open, by port"},
 		{"/debug/certificates", "certificates of the control plane and of connected proxies, with the roots"},
 		{"/debug/endpoints?service=", "endpoints of a service with sidecar and mode"},
-		{"/debug/inputs", "what the mesh in force is built of; for pilot plan"},
+		{"/debug/inputs", "what the mesh in force is built of, and, for an edit that is posted, what it would be; for pilot plan and diff"},
 		{"/debug/mesh", "the mesh configuration in force"},
 	}, nil
 }
