@@ -21,17 +21,33 @@ const (
 	logTail   = 15 // lines in an error
 )
 
-// Process is etcd or the API server: it can be stopped, killed, paused and
-// started again, with the same arguments, address and data.
+// Process is a program of a cluster: it can be stopped, killed, paused and
+// started again, the same way, with the same address and data.
 type Process struct {
-	name, path, log string
-	args            []string
-	inside          func(func() error) error
-	ready           func(context.Context) error
+	spec ProcessSpec
 
-	mu      sync.Mutex
-	process *os.Process   // nil before the first start
-	exited  chan struct{} // closed once it is gone
+	mu     sync.Mutex
+	cmd    *exec.Cmd     // nil before the first start
+	exited chan struct{} // closed once it is gone
+}
+
+// ProcessSpec says what a process is.
+type ProcessSpec struct {
+	Name    string
+	Log     string           // file that gets all it prints; its directory is the process's
+	Command func() *exec.Cmd // for each start
+	// Inside runs a function in the process's network namespace; nil: in this
+	// process's own.
+	Inside func(func() error) error
+	Ready  func(context.Context) error // nil: at once
+}
+
+// NewProcess is one that does not run yet.
+func NewProcess(s ProcessSpec) *Process {
+	if s.Inside == nil {
+		s.Inside = func(f func() error) error { return f() }
+	}
+	return &Process{spec: s}
 }
 
 // Start runs it and waits until it is ready. It ends with this process,
@@ -39,17 +55,26 @@ type Process struct {
 func (p *Process) Start() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if p.running() {
+		return errors.New(p.spec.Name + " runs already")
+	}
+	log, err := os.OpenFile(p.spec.Log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return err
 	}
 	defer log.Close()
-	cmd := exec.Command(p.path, p.args...)
-	cmd.Dir = filepath.Dir(p.log)
+	cmd := p.spec.Command()
+	cmd.Dir = filepath.Dir(p.spec.Log)
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = new(syscall.SysProcAttr)
+	}
+	cmd.SysProcAttr.Setpgid, cmd.SysProcAttr.Pdeathsig = true, syscall.SIGKILL
 	if err := p.run(cmd); err != nil {
-		return fmt.Errorf("start %s: %w", p.name, err)
+		return fmt.Errorf("start %s: %w", p.spec.Name, err)
+	}
+	if p.spec.Ready == nil {
+		return nil
 	}
 	return p.wait()
 }
@@ -61,7 +86,7 @@ func (p *Process) run(cmd *exec.Cmd) error {
 	go func() {
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
-		err := p.inside(func() error {
+		err := p.spec.Inside(func() error {
 			if err := cmd.Start(); err != nil {
 				return err
 			}
@@ -77,8 +102,20 @@ func (p *Process) run(cmd *exec.Cmd) error {
 	if err := <-started; err != nil {
 		return err
 	}
-	p.process, p.exited = cmd.Process, exited
+	p.cmd, p.exited = cmd, exited
 	return nil
+}
+
+func (p *Process) running() bool {
+	if p.cmd == nil {
+		return false
+	}
+	select {
+	case <-p.exited:
+		return false
+	default:
+		return true
+	}
 }
 
 func (p *Process) wait() error {
@@ -87,15 +124,15 @@ func (p *Process) wait() error {
 	tick := time.NewTicker(25 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		err := p.ready(ctx)
+		err := p.spec.Ready(ctx)
 		if err == nil {
 			return nil
 		}
 		select {
 		case <-p.exited:
-			return fmt.Errorf("%s ended at once\n%s", p.name, p.tail())
+			return fmt.Errorf("%s ended at once\n%s", p.spec.Name, p.Tail())
 		case <-ctx.Done():
-			return fmt.Errorf("%s is not ready after %s: %w\n%s", p.name, startTime, err, p.tail())
+			return fmt.Errorf("%s is not ready after %s: %w\n%s", p.spec.Name, startTime, err, p.Tail())
 		case <-tick.C:
 		}
 	}
@@ -110,16 +147,16 @@ func (p *Process) Kill() { p.end(syscall.SIGKILL, 0) }
 func (p *Process) end(signal syscall.Signal, patience time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.process == nil {
+	if p.cmd == nil {
 		return
 	}
-	_ = p.process.Signal(signal) // an error says that it is gone
+	_ = p.cmd.Process.Signal(signal) // an error says that it is gone
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	select {
 	case <-p.exited:
 	case <-timer.C:
-		_ = p.process.Kill()
+		_ = p.cmd.Process.Kill()
 		<-p.exited
 	}
 }
@@ -133,17 +170,35 @@ func (p *Process) Resume() error { return p.signal(syscall.SIGCONT) }
 func (p *Process) signal(signal syscall.Signal) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.process == nil {
-		return errors.New(p.name + " does not run")
+	if p.cmd == nil {
+		return errors.New(p.spec.Name + " does not run")
 	}
-	return p.process.Signal(signal)
+	return p.cmd.Process.Signal(signal)
 }
 
 // Log is the path of all that it printed.
-func (p *Process) Log() string { return p.log }
+func (p *Process) Log() string { return p.spec.Log }
 
-func (p *Process) tail() string {
-	content, err := os.ReadFile(p.log)
+// Wait waits for its end, at most as long as ctx lives; the error says how it
+// failed, with the end of its log.
+func (p *Process) Wait(ctx context.Context) error {
+	p.mu.Lock()
+	cmd, exited := p.cmd, p.exited
+	p.mu.Unlock()
+	select {
+	case <-exited:
+	case <-ctx.Done():
+		return fmt.Errorf("%s does not end: %w\n%s", p.spec.Name, ctx.Err(), p.Tail())
+	}
+	if !cmd.ProcessState.Success() {
+		return fmt.Errorf("%s: %s\n%s", p.spec.Name, cmd.ProcessState, p.Tail())
+	}
+	return nil
+}
+
+// Tail is the end of its log.
+func (p *Process) Tail() string {
+	content, err := os.ReadFile(p.spec.Log)
 	if err != nil {
 		return err.Error()
 	}

@@ -67,7 +67,7 @@ func Start(t testing.TB, o Options) *Cluster {
 	}
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("the end of the API server's log:\n%s", c.APIServer.tail())
+			t.Logf("the end of the API server's log:\n%s", c.APIServer.Tail())
 		}
 		if err := c.Close(); err != nil {
 			t.Error(err)
@@ -139,7 +139,10 @@ func (c *Cluster) Close() error {
 }
 
 func (c *Cluster) process(name string, args []string, ready func(context.Context) error) *Process {
-	return &Process{name: name, path: filepath.Join(c.bin, name), args: args, log: filepath.Join(c.dir, name+".log"), inside: c.inside, ready: ready}
+	return NewProcess(ProcessSpec{
+		Name: name, Log: filepath.Join(c.dir, name+".log"), Inside: c.inside, Ready: ready,
+		Command: func() *exec.Cmd { return exec.Command(filepath.Join(c.bin, name), args...) },
+	})
 }
 
 func (c *Cluster) etcdFlags() []string {
