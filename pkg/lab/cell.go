@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/meshpilot/pilot/pkg/identity"
+	"github.com/meshpilot/pilot/pkg/inject/capture"
 	"github.com/meshpilot/pilot/pkg/lab/app"
 	"github.com/meshpilot/pilot/pkg/lab/envoy"
 	"github.com/meshpilot/pilot/pkg/lab/netns"
@@ -64,7 +65,7 @@ func (s *setting) newCell(w workload, mesh *model.Mesh) (*cell, error) {
 		}
 		c.space = space
 		if w.sidecar {
-			if err := space.Redirect(mesh.ListenPort, mesh.InboundListenPort); err != nil {
+			if err := space.Redirect(capture.Everything(mesh.ListenPort, mesh.InboundListenPort)); err != nil {
 				return nil, err
 			}
 		}

@@ -48,6 +48,9 @@ func podProbes(pod *corev1.Pod) []podProbe {
 	}{{"spec.containers", pod.Spec.Containers}, {"spec.initContainers", pod.Spec.InitContainers}} {
 		for i := range list.containers {
 			c := &list.containers[i]
+			if c.Name == sidecarContainer {
+				continue // its status port is not captured
+			}
 			at := list.field + "[" + strconv.Itoa(i) + "]."
 			add := func(what string, hook bool, http *corev1.HTTPGetAction, tcp *corev1.TCPSocketAction, grpc *corev1.GRPCAction) {
 				p := podProbe{container: c.Name, field: at + what, what: what[strings.LastIndexByte(what, '.')+1:], hook: hook}

@@ -16,7 +16,7 @@ func isPure(dir string) bool {
 	if in(dir, "pkg/meshconfig/file") || in(dir, "pkg/meshconfig/kube") {
 		return false
 	}
-	return inAny(dir, "pkg/model pkg/meshconfig pkg/translate pkg/rollout pkg/readiness pkg/plan pkg/check")
+	return inAny(dir, "pkg/model pkg/meshconfig pkg/translate pkg/rollout pkg/readiness pkg/plan pkg/check pkg/inject")
 }
 
 func TestPurity(t *testing.T) {

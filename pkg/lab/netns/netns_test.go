@@ -11,6 +11,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/meshpilot/pilot/pkg/inject/capture"
 )
 
 func needRoot(t *testing.T) {
@@ -87,7 +89,7 @@ func host(t *testing.T, n *Network, address string) *Space {
 func TestRedirect(t *testing.T) {
 	n := newNetwork(t)
 	plain, captured := host(t, n, "10.10.0.1"), host(t, n, "10.244.7.2")
-	if err := captured.Redirect(15001, 15006); err != nil {
+	if err := captured.Redirect(capture.Everything(15001, 15006)); err != nil {
 		t.Fatal(err)
 	}
 	greeter(t, n.Space, "control plane", "10.10.255.254:15012")
@@ -108,6 +110,42 @@ func TestRedirect(t *testing.T) {
 		{captured, "10.96.0.7:80", "outbound 10.244.7.2"}, // a VIP that exists nowhere
 		{captured, "127.0.0.1:80", "app 127.0.0.1"},
 		{captured, "10.244.7.2:80", "app 10.244.7.2"}, // to itself, over the loopback interface
+	} {
+		if got := greet(t, tc.from, tc.to); got != tc.want {
+			t.Errorf("to %s: %q, want %q", tc.to, got, tc.want)
+		}
+	}
+}
+
+// TestExclusions: what a pod's annotations leave out goes around the sidecar.
+func TestExclusions(t *testing.T) {
+	n := newNetwork(t)
+	plain, captured := host(t, n, "10.10.0.1"), host(t, n, "10.244.7.2")
+	o := capture.Everything(15001, 15006)
+	o.ExcludeInbound = []uint16{15021}
+	o.ExcludeOutbound = []uint16{5432}
+	o.ExcludeRanges = []netip.Prefix{netip.MustParsePrefix("10.10.255.0/24")}
+	for range 2 { // twice is once
+		if err := captured.Redirect(o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	greeter(t, n.Space, "excluded range", "10.10.255.254:80")
+	greeter(t, plain, "plain app", "0.0.0.0:80")
+	greeter(t, plain, "excluded port", "0.0.0.0:5432")
+	greeter(t, captured, "status", "0.0.0.0:15021")
+	greeter(t, captured, "outbound", "0.0.0.0:15001")
+	greeter(t, captured, "inbound", "0.0.0.0:15006")
+	for _, tc := range []struct {
+		from *Space
+		to   string
+		want string
+	}{
+		{plain, "10.244.7.2:15021", "status 10.10.0.1"},
+		{plain, "10.244.7.2:80", "inbound 10.10.0.1"},
+		{captured, "10.10.0.1:5432", "excluded port 10.244.7.2"},
+		{captured, "10.10.0.1:80", "outbound 10.244.7.2"},
+		{captured, "10.10.255.254:80", "excluded range 10.244.7.2"},
 	} {
 		if got := greet(t, tc.from, tc.to); got != tc.want {
 			t.Errorf("to %s: %q, want %q", tc.to, got, tc.want)

@@ -4,10 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+
+	"github.com/meshpilot/pilot/pkg/inject/capture"
 )
 
 // ProxyUID is the user that Envoy runs as; its own traffic is never redirected.
-const ProxyUID = 1337
+const ProxyUID = capture.ProxyID
 
 const bridge = "pilot0"
 
@@ -64,27 +66,8 @@ func (n *Network) Close() error {
 	return errors.Join(errs...)
 }
 
-// Redirect sends the host's traffic through its sidecar, by the rules of
-// Istio's pods: outbound to port outbound, except the sidecar's own and what
-// stays on the loopback interface; inbound to port inbound.
-func (s *Space) Redirect(outbound, inbound uint16) error {
-	rules := fmt.Sprintf(`*nat
-:MESH_INBOUND - [0:0]
-:MESH_OUTPUT - [0:0]
-:MESH_REDIRECT - [0:0]
-:MESH_IN_REDIRECT - [0:0]
--A MESH_REDIRECT -p tcp -j REDIRECT --to-ports %[1]d
--A MESH_IN_REDIRECT -p tcp -j REDIRECT --to-ports %[2]d
--A PREROUTING -p tcp -j MESH_INBOUND
--A MESH_INBOUND -p tcp -j MESH_IN_REDIRECT
--A OUTPUT -p tcp -j MESH_OUTPUT
--A MESH_OUTPUT -s 127.0.0.6/32 -o lo -j RETURN
--A MESH_OUTPUT ! -d 127.0.0.1/32 -o lo -m owner --uid-owner %[3]d -j MESH_IN_REDIRECT
--A MESH_OUTPUT -o lo -m owner ! --uid-owner %[3]d -j RETURN
--A MESH_OUTPUT -m owner --uid-owner %[3]d -j RETURN
--A MESH_OUTPUT -d 127.0.0.1/32 -j RETURN
--A MESH_OUTPUT -j MESH_REDIRECT
-COMMIT
-`, outbound, inbound, ProxyUID)
-	return s.Do(func() error { return run(rules, "iptables-restore") })
+// Redirect sends the host's traffic through its sidecar, by the rules that
+// pods have.
+func (s *Space) Redirect(o capture.Options) error {
+	return s.Do(func() error { return run(capture.Rules(o), "iptables-restore") })
 }

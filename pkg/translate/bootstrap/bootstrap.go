@@ -10,7 +10,6 @@ import (
 	"time"
 
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
-	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	metricsv3 "github.com/envoyproxy/go-control-plane/envoy/config/metrics/v3"
 	overloadv3 "github.com/envoyproxy/go-control-plane/envoy/config/overload/v3"
@@ -42,6 +41,8 @@ type Options struct {
 	// several Envoys on one host need their own.
 	AdminAddress string
 	AdminPort    uint16
+	// StatusPort shows ReadyPath on all addresses; 0 is none.
+	StatusPort uint16
 	// DiscoveryAddress is host:port; empty is the mesh's. Port 15010 is
 	// plaintext, any other mutual TLS.
 	DiscoveryAddress string
@@ -69,6 +70,7 @@ func NodeID(p model.Proxy, domain string) string {
 // Config is the Envoy bootstrap of one workload, as JSON.
 func Config(o Options) []byte {
 	o = o.withDefaults()
+	clusters, listeners := staticResources(o)
 	return bootJSON(&bootstrapv3.Bootstrap{
 		StatsSinks:         []*metricsv3.StatsSink{statsSink()},
 		StatsConfig:        statsConfig(o.AllStats),
@@ -92,7 +94,7 @@ func Config(o Options) []byte {
 			LdsConfig: adsForever(),
 		},
 		StaticResources: &bootstrapv3.Bootstrap_StaticResources{
-			Clusters: []*clusterv3.Cluster{xdsCluster(o)},
+			Clusters: clusters, Listeners: listeners,
 		},
 		LayeredRuntime: &bootstrapv3.LayeredRuntime{Layers: []*bootstrapv3.RuntimeLayer{{
 			Name:           "admin",

@@ -39,7 +39,9 @@ func TestBootstrapGolden(t *testing.T) {
 	plain := bootstrapOptions()
 	plain.DiscoveryAddress, plain.AdminAddress, plain.AdminPort = "127.0.0.1:15010", "127.10.0.11", 15099
 	plain.Proxy.Local, plain.Proxy.Capture = model.Local{}, nil
-	got := map[string][]byte{"mtls.json": Config(mtls), "plaintext.json": Config(plain)}
+	status := plain
+	status.StatusPort = 15021
+	got := map[string][]byte{"mtls.json": Config(mtls), "plaintext.json": Config(plain), "status.json": Config(status)}
 	for name, content := range SecretFiles(mtls) {
 		got[filepath.Base(name)] = content
 	}
