@@ -14,19 +14,14 @@ import (
 	"github.com/spf13/cobra"
 )
 
-func serveCmd() *cobra.Command {
-	var from directoryFlags
-	var self controlPlaneFlags
-	var authority caFlags
-	var accounts secretsFlags
-	var o discovery.Options
-	cmd := &cobra.Command{
-		Use:   "serve DIR",
-		Short: "Serve a configuration directory to Envoy sidecars",
-		Long: `Runs the control plane. It watches DIR: an edit is validated as a whole and reaches
+const serveHelp = `Runs the control plane. It watches DIR: an edit is validated as a whole and reaches
 the sidecars that it concerns within the mesh's discoveryRefreshDelay. An invalid
 edit keeps the last accepted version of that object in force, and says so; at the
 start pilot refuses a directory with errors and lists them all.
+
+With --kubernetes it follows a cluster instead: the one it runs in, or the one that
+kubectl would talk to. The mesh settings are the ConfigMap istio in the control
+plane's namespace. It is ready when all of the cluster was read.
 
 Sidecars connect with plaintext on 15010 (this machine only, unless told
 otherwise) or with mutual TLS on 15012, with certificates of the CA: one that pilot
@@ -38,8 +33,21 @@ With --secrets-dir the control plane keeps key and certificate of each service a
 there, renews them, and shows them as Kubernetes mounts a Secret: machines and
 containers mount the directory of their account as /etc/certs.
 
-Exit codes: 0 stopped by Ctrl-C or SIGTERM, 2 could not start or failed.`,
+Exit codes: 0 stopped by Ctrl-C or SIGTERM, 2 could not start or failed.`
+
+func serveCmd() *cobra.Command {
+	var from directoryFlags
+	var self controlPlaneFlags
+	var authority caFlags
+	var accounts secretsFlags
+	var kubernetes kubernetesFlags
+	var o discovery.Options
+	cmd := &cobra.Command{
+		Use:   "serve [DIR]",
+		Short: "Serve a configuration directory, or a Kubernetes cluster, to Envoy sidecars",
+		Long:  serveHelp,
 		Example: `  pilot serve config/
+  pilot serve --kubernetes --context test
   curl -s localhost:8080/debug/problems
 
   # A CA made elsewhere, and certificates for all service accounts
@@ -49,26 +57,33 @@ Exit codes: 0 stopped by Ctrl-C or SIGTERM, 2 could not start or failed.`,
   # Another control plane on the same machine
   pilot serve config/ --plaintext-address 127.0.0.1:16010 --tls-address "" \
       --metrics-address "" --http-address 127.0.0.1:18080 --state-dir other/`,
-		Args:              cobra.ExactArgs(1),
+		Args:              serveArgs(&kubernetes),
 		ValidArgsFunction: from.completeDirectory(false),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.Log = newLog(cmd.ErrOrStderr())
 			o.Domain = from.domain
-			o.Source = &file.Source{Dir: args[0], Log: o.Log}
 			if err := authority.check(o.Log); err != nil {
 				return err
 			}
-			if o.TLSAddress != "" || accounts.dir != "" {
-				if _, err := from.readValid(args[0], cmd.ErrOrStderr()); err != nil {
-					return err
+			var err error
+			needsCA := o.TLSAddress != "" || accounts.dir != ""
+			if kubernetes.given() {
+				err = serveKubernetes(&o, &kubernetes, self.namespace)
+			} else {
+				o.Source = &file.Source{Dir: args[0], Log: o.Log}
+				if needsCA { // makes keys, so only for a directory that is valid
+					_, err = from.readValid(args[0], cmd.ErrOrStderr())
 				}
-				var err error
+			}
+			if err != nil {
+				return err
+			}
+			if needsCA {
 				if o.CA, err = authority.open(); err != nil {
 					return err
 				}
 				o.Namespace, o.Grace = self.namespace, authority.renewal.Ratio
 			}
-			var err error
 			if o.Secrets, err = accounts.controller(o.CA, authority.renewal, o.Log); err != nil {
 				return err
 			}
@@ -80,6 +95,7 @@ Exit codes: 0 stopped by Ctrl-C or SIGTERM, 2 could not start or failed.`,
 	authority.register(cmd)
 	authority.registerRenewal(cmd)
 	accounts.register(cmd)
+	kubernetes.register(cmd, "follow a Kubernetes cluster instead of DIR")
 	cmd.Flags().StringVar(&o.PlaintextAddress, "plaintext-address", "127.0.0.1:15010", "xDS in plaintext")
 	cmd.Flags().BoolVar(&o.PlaintextRemote, "plaintext-remote", false, "allow a --plaintext-address that other machines reach")
 	cmd.Flags().StringVar(&o.TLSAddress, "tls-address", ":15012", "xDS with mutual TLS, and certificate requests")

@@ -238,7 +238,7 @@ func (b Bundle) Accept(last Bundle, problems []Problem) (Bundle, []Problem) {
 			continue
 		}
 		next.add(object)
-		next.Positions[key] = at
+		next.place(key, last)
 		kept[key], present[key] = true, true
 	}
 	problems = append(slices.Clone(problems), next.acceptMesh(last, invalid, kept)...)
@@ -264,6 +264,13 @@ func (b Bundle) Apply(edit Bundle) (Bundle, []Problem) {
 	}
 	next, _ := Merge([]Bundle{edit, rest}, Bundle{}) // what is replaced is no duplicate
 	return next.Accept(b, nil)
+}
+
+// place notes where an object of the last bundle was read, if it was in a file.
+func (b *Bundle) place(key model.Key, last Bundle) {
+	if at, ok := last.Positions[key]; ok {
+		b.Positions[key] = at
+	}
 }
 
 // acceptMesh decides about the mesh settings: as a whole, and never to none.
@@ -296,7 +303,8 @@ func (b *Bundle) acceptMesh(last Bundle, invalid, kept map[model.Key]bool) []Pro
 	}
 	key := last.Mesh.Key
 	at := last.Positions[key]
-	b.Mesh, b.Positions[key] = last.Mesh, at
+	b.Mesh = last.Mesh
+	b.place(key, last)
 	if invalid[key] {
 		kept[key] = true
 	}

@@ -41,7 +41,7 @@ func house() []room {
 		{"pkg/check", "pkg/model pkg/meshconfig pkg/explain" + kubeAPI, "k8s.io/client-go google.golang.org/grpc pkg/discovery"},
 		{"pkg/meshconfig", "pkg/model istio.io/api google.golang.org/protobuf" + kubeAPI + yaml, "k8s.io/client-go github.com/envoyproxy pkg/translate pkg/discovery"},
 		{"pkg/meshconfig/file", "pkg/model pkg/meshconfig github.com/fsnotify/fsnotify" + kubeAPI, "k8s.io/client-go github.com/envoyproxy pkg/translate pkg/discovery"},
-		{"pkg/meshconfig/kube", "pkg/model pkg/meshconfig pkg/meshconfig/kube/cluster istio.io/api k8s.io/client-go" + kubeAPI, "pkg/translate pkg/discovery"},
+		{"pkg/meshconfig/kube", "pkg/model pkg/meshconfig pkg/meshconfig/kube/cluster istio.io/api k8s.io/client-go k8s.io/klog/v2" + kubeAPI, "pkg/translate pkg/discovery"},
 		{"pkg/meshconfig/kube/cluster", "k8s.io/client-go" + kubeAPI, "pkg/model"},
 		{"pkg/meshconfig/kube/accounts", "pkg/identity pkg/identity/secrets pkg/identity/csr pkg/meshconfig/kube/cluster k8s.io/client-go google.golang.org/grpc" + kubeAPI, "pkg/translate pkg/discovery"},
 		{"pkg/meshconfig/kube/replicas", "pkg/model pkg/rollout pkg/meshconfig/kube/cluster k8s.io/client-go" + kubeAPI, "pkg/translate pkg/discovery"},

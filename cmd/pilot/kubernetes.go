@@ -1,0 +1,35 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/meshpilot/pilot/pkg/discovery"
+	"github.com/meshpilot/pilot/pkg/meshconfig/kube"
+	"github.com/spf13/cobra"
+)
+
+// serveArgs wants a directory, or the flag for a cluster instead.
+func serveArgs(f *kubernetesFlags) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		switch {
+		case f.given() && len(args) > 0:
+			return fmt.Errorf("%q: with --kubernetes there is no directory", args[0])
+		case !f.given() && len(args) != 1:
+			return errors.New("give one configuration directory, or --kubernetes")
+		}
+		return nil
+	}
+}
+
+// serveKubernetes makes o that of a control plane of a cluster. It asks the
+// API server nothing yet: what serves waits for it.
+func serveKubernetes(o *discovery.Options, f *kubernetesFlags, namespace string) error {
+	c, err := f.open()
+	if err != nil {
+		return err
+	}
+	kube.LogTo(o.Log)
+	o.Source = &kube.Source{Cluster: c, Namespace: namespace, Log: o.Log}
+	return nil
+}
