@@ -126,8 +126,9 @@ func (g *guarded) close() error {
 }
 
 // liveTime is how long an Envoy that missed its certificate at the start may
-// take, before it is started again as a node agent does.
-const liveTime = 3 * time.Second
+// take once that is there, before it is started again as a node agent does. One
+// that read its files too early never gets over it.
+const liveTime = time.Second
 
 // newRelay stands between a sidecar and the control plane; the sidecar is to
 // connect to the address.
@@ -206,15 +207,17 @@ func (l *Lab) StartControl() error {
 	return err
 }
 
-// RestartSidecar replaces the workload's Envoy. If late is not 0, its
+// RestartSidecar replaces the workload's Envoy, and returns when the new one is
+// live; stopped is called when the old one is gone. If late is not 0, its
 // certificate is gone when it starts, and comes so much later.
-func (l *Lab) RestartSidecar(ctx context.Context, id model.WorkloadID, late time.Duration) error {
+func (l *Lab) RestartSidecar(ctx context.Context, id model.WorkloadID, late time.Duration, stopped func()) error {
 	c := l.cell(id)
 	if c == nil || c.envoy == nil {
 		return fmt.Errorf("%s has no sidecar here", id)
 	}
 	mesh := l.Snapshot().Mesh()
 	c.envoy.Stop()
+	stopped()
 	certs := filepath.Dir(c.node.Local.Key)
 	if late > 0 {
 		l.setting.renewer.Drop(certs)
@@ -243,8 +246,7 @@ func (l *Lab) RestartSidecar(ctx context.Context, id model.WorkloadID, late time
 		go l.watch(c.envoy)
 		return ctx.Err()
 	}
-	l.say.event("the Envoy of %s did not get over its missing certificate, and is started again", id)
-	return l.RestartSidecar(ctx, id, 0)
+	return l.RestartSidecar(ctx, id, 0, func() {})
 }
 
 // Strangers lets the callers without a sidecar call, in a drill, or not.

@@ -157,7 +157,11 @@ func (p *pair) call(ctx context.Context, client *app.Client, keepAlive bool) {
 	if keepAlive {
 		kind = KeptConnection
 	}
-	p.report(kind, begin, false, err)
+	var cut *app.CutError
+	if errors.As(err, &cut) {
+		begin = cut.Used
+	}
+	p.report(kind, begin, cut != nil, err)
 }
 
 // check fails if another application answered than should, or if the sidecar

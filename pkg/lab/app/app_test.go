@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"errors"
 	"net"
 	"net/http"
 	"strings"
@@ -255,5 +256,49 @@ func TestLongAndSlow(t *testing.T) {
 				t.Error("answered although it is closed")
 			}
 		})
+	}
+}
+
+// A stream that is refused in trailers only, as Envoy refuses gRPC, was never
+// open.
+func TestLongStreamRefused(t *testing.T) {
+	ln, _ := listen(t)
+	protocols := new(http.Protocols)
+	protocols.SetUnencryptedHTTP2(true)
+	server := &http.Server{Protocols: protocols, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { refuseGRPC(w, errors.New("nobody there")) })}
+	go func() { _ = server.Serve(ln) }() // ends with Close
+	t.Cleanup(func() { _ = server.Close() })
+	client := NewClient("web", Target{Host: "cart", Port: 80, Protocol: model.GRPC, Address: ln.Addr().String()}, dialTCP, "")
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if long, err := client.Long(ctx); err == nil || !strings.Contains(err.Error(), "nobody there") {
+		t.Errorf("%v, %v", long, err)
+	}
+}
+
+// Who finds a kept connection closed is told since when it may be.
+func TestKeptLinesCut(t *testing.T) {
+	ln, _ := listen(t)
+	server := NewServer("cart", nil)
+	if err := server.Serve(ln, model.TCP); err != nil {
+		t.Fatal(err)
+	}
+	client := NewClient("web", Target{Host: "cart", Port: 90, Protocol: model.TCP, Address: ln.Addr().String()}, dialTCP, "")
+	defer client.Close()
+	if _, err := client.Call(t.Context(), true); err != nil {
+		t.Fatal(err)
+	}
+	answered := time.Now()
+	if err := server.Close(); err != nil {
+		t.Fatal(err)
+	}
+	_, err := client.Call(t.Context(), true)
+	var cut *CutError
+	if !errors.As(err, &cut) || cut.Used.After(answered) || cut.Error() == "" {
+		t.Errorf("%v", err)
+	}
+	if _, err := client.Call(t.Context(), true); err == nil || errors.As(err, &cut) {
+		t.Errorf("a connection that was never open: %v", err)
 	}
 }

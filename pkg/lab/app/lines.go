@@ -21,7 +21,21 @@ type lineConn struct {
 	net.Conn
 	in     *bufio.Reader
 	opened time.Time
+	used   time.Time // when it was answered last; zero: never
 }
+
+// CutError is of a call on a kept connection, which may have ended at any time
+// since it was used last.
+type CutError struct {
+	Used time.Time
+	Err  error
+}
+
+// Error is that of the call.
+func (e *CutError) Error() string { return e.Err.Error() }
+
+// Unwrap is the error of the call.
+func (e *CutError) Unwrap() error { return e.Err }
 
 func (c *Client) callLine(ctx context.Context, keepAlive bool) (Echo, error) {
 	if !keepAlive {
@@ -44,9 +58,14 @@ func (c *Client) callLine(ctx context.Context, keepAlive bool) (Echo, error) {
 	}
 	echo, err := c.lines.call(ctx, c.name)
 	if err != nil {
+		if used := c.lines.used; !used.IsZero() {
+			err = &CutError{used, err}
+		}
 		c.dropLines()
+		return Echo{}, err
 	}
-	return echo, err
+	c.lines.used = time.Now()
+	return echo, nil
 }
 
 func (c *Client) dropLines() {
@@ -61,7 +80,7 @@ func (c *Client) openLines(ctx context.Context) (*lineConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	conn := &lineConn{raw, bufio.NewReader(raw), time.Now()}
+	conn := &lineConn{Conn: raw, in: bufio.NewReader(raw), opened: time.Now()}
 	if !c.target.Protocol.ServerFirst() {
 		return conn, nil
 	}

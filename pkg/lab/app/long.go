@@ -117,6 +117,9 @@ func (c *Client) longStream(ctx context.Context) (*Long, error) {
 	if err == nil && resp.StatusCode != http.StatusOK {
 		body, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<10))
 		err = errors.Join(refusal(resp.StatusCode, body), resp.Body.Close())
+	} else if err == nil && resp.Header.Get("Grpc-Status") != "" { // trailers only: there is no stream
+		_, err = grpcAnswer(resp)
+		err = errors.Join(err, resp.Body.Close())
 	}
 	limit()
 	if err != nil {

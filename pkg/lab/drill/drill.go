@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/meshpilot/pilot/pkg/discovery/status"
 	"github.com/meshpilot/pilot/pkg/lab"
 	"github.com/meshpilot/pilot/pkg/lab/netns"
 	"github.com/meshpilot/pilot/pkg/model"
@@ -25,8 +26,10 @@ const (
 	renewTime = 2 * time.Second // least time between two renewals of what is long
 	// atOnceTime is watched after an edit whose mode is in force at once.
 	atOnceTime = 2 * time.Second
-	// patience is how long an edit may take, without and again with healing.
-	patience = 45 * time.Second
+	// patience is how long an edit may take, without and again with healing,
+	// and refusedTime until it is healed if an Envoy refused an update.
+	patience    = 45 * time.Second
+	refusedTime = 10 * time.Second
 )
 
 // Options say what to drill. Lab.Dir is copied, and never changed.
@@ -155,7 +158,7 @@ func (r *run) step(ctx context.Context, i int, s step) error {
 	}
 	done, err := r.settle(ctx, want)
 	if err == nil && !done && ctx.Err() == nil {
-		r.journal.note("not carried out after %s: %s", patience, r.waits())
+		r.journal.note("not carried out after %s: %s", time.Since(begin).Round(time.Second), r.waits())
 		r.trouble.running.Wait()
 		if err := r.trouble.heal(ctx); err != nil {
 			return err
@@ -178,13 +181,19 @@ func (r *run) edit(i int, c change) error {
 
 // settle waits until every target is where the modes end.
 func (r *run) settle(ctx context.Context, want map[model.Target]model.Mode) (bool, error) {
-	for start := time.Now(); time.Since(start) < patience && ctx.Err() == nil; {
+	start := time.Now()
+	for refused := start; time.Since(start) < patience && ctx.Err() == nil; {
 		if r.settled(want) {
 			rest := restTime
 			if r.work.immediate() {
 				rest = atOnceTime
 			}
 			return true, r.watch(ctx, rest)
+		}
+		if !r.refused() {
+			refused = time.Now()
+		} else if time.Since(refused) > refusedTime {
+			return false, nil
 		}
 		r.renew()
 		if err := r.watch(ctx, lookTime); err != nil {
@@ -205,17 +214,24 @@ func (r *run) settled(want map[model.Target]model.Mode) bool {
 	return len(now) == len(want)
 }
 
-// renew lets the applications end what is long when only that is waited for,
+// refused says that an Envoy's refusal of an update is waited for.
+func (r *run) refused() bool {
+	return slices.ContainsFunc(r.lab.Rollouts(), func(o status.Rollout) bool {
+		return slices.ContainsFunc(o.Waits, func(b rollout.Blocker) bool { return strings.HasPrefix(b.What, "refuses its ") })
+	})
+}
+
+// renew lets the applications end what is long when that is waited for,
 // as they do in a mesh, sooner or later.
 func (r *run) renew() {
 	if time.Since(r.renewed) < renewTime {
 		return
 	}
 	for _, o := range r.lab.Rollouts() {
-		open := slices.ContainsFunc(o.Waits, func(b rollout.Blocker) bool { return strings.HasPrefix(b.What, "has open ") })
-		if open && time.Since(o.Since) > renewTime/2 {
+		open := slices.IndexFunc(o.Waits, func(b rollout.Blocker) bool { return strings.HasPrefix(b.What, "has open ") })
+		if open >= 0 && time.Since(o.Since) > renewTime/2 {
 			r.renewed = time.Now()
-			r.journal.note("applications end what is long, as %s", o.Waits[0])
+			r.journal.note("applications end what is long, as %s", o.Waits[open])
 			r.lab.RenewLong()
 			return
 		}

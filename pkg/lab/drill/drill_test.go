@@ -1,11 +1,15 @@
 package drill
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -83,17 +87,20 @@ func TestWorkspace(t *testing.T) {
 	}
 }
 
-// A failed call is lost unless a restart of one of its Envoys explains it.
+func failedCall(caller, callee model.WorkloadID, begin, end time.Time, err error) lab.Call {
+	return lab.Call{
+		Caller: caller, Sidecar: true, Host: "cart", Port: 80, Endpoints: []lab.Endpoint{{Workload: callee, Port: 8080}},
+		Kind: lab.SlowRequest, Begin: begin, End: end, Err: err,
+	}
+}
+
+// A failed call is lost unless one of its Envoys was away; what never worked
+// and who has no sidecar are left out.
 func TestJournal(t *testing.T) {
 	web, cart := model.WorkloadID{Namespace: "shop", Name: "web"}, model.WorkloadID{Namespace: "shop", Name: "cart"}
 	j := newJournal(func(string, ...any) {})
 	j.phases = func(lab.Endpoint) string { return "GRACE" }
-	failed := func(begin, end time.Time) lab.Call {
-		return lab.Call{
-			Caller: web, Sidecar: true, Host: "cart", Port: 80, Endpoints: []lab.Endpoint{{Workload: cart, Port: 8080}},
-			Kind: lab.SlowRequest, Begin: begin, End: end, Err: errors.New("reset"),
-		}
-	}
+	failed := func(begin, end time.Time) lab.Call { return failedCall(web, cart, begin, end, io.EOF) }
 	now := time.Now()
 	never := failed(now, now)
 	never.Host = "broken"
@@ -102,11 +109,12 @@ func TestJournal(t *testing.T) {
 		t.Errorf("left out: %v", got)
 	}
 	j.call(never)
-	end := j.excuse("restart", cart)
-	end()
-	j.note("an edit")
+	gone, live := j.outage(cart, false)
+	gone()
 	now = time.Now()
-	j.call(failed(now, now.Add(time.Second)))                    // in the restart
+	live()
+	j.note("an edit")
+	j.call(failed(now, now.Add(time.Millisecond)))               // in the restart
 	j.call(failed(now.Add(time.Minute), now.Add(2*time.Minute))) // long after it
 	other := failed(now, now)
 	other.Caller, other.Endpoints = model.WorkloadID{Name: "x"}, nil
@@ -118,11 +126,53 @@ func TestJournal(t *testing.T) {
 	if got := *j.counts[lab.SlowRequest]; got != (Count{Calls: 3, Lost: 2, Explained: 1}) {
 		t.Errorf("%+v", got)
 	}
-	if j.strangers.Lost != 1 || j.rules["restart"] != 1 || len(j.losses) != 2 {
-		t.Errorf("%+v, %v, %v", j.strangers, j.rules, j.losses)
+	if o := j.outages[0]; j.strangers.Lost != 1 || len(j.losses) != 2 || o.Explained[ruleCallee] != 1 || o.Pairs["shop/web -> cart:80 (slow request)"] != 1 {
+		t.Errorf("%+v, %v, %+v", j.strangers, j.losses, o)
 	}
 	if got := j.losses[0].String(); !strings.Contains(got, "shop/web -> cart:80") || !strings.Contains(got, "GRACE") || !strings.Contains(got, "an edit") {
 		t.Errorf("the loss does not tell pair, phase and what was done: %s", got)
+	}
+}
+
+// An outage explains calls of its Envoy only, in its time only, and only what
+// fails for want of a process.
+func TestOutageExplains(t *testing.T) {
+	web, cart, stock := model.WorkloadID{Name: "web"}, model.WorkloadID{Name: "cart"}, model.WorkloadID{Name: "stock"}
+	start := time.Unix(1_000_000, 0)
+	at := func(ms int) time.Time { return start.Add(time.Duration(ms) * time.Millisecond) }
+	refused := &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
+	upstream := errors.New("status 503: upstream connect error or disconnect/reset before headers. reset reason: remote connection failure")
+	open := &Outage{id: cart, Begin: at(0)}
+	over := &Outage{id: cart, Begin: at(0), Gone: at(100), Live: at(3000)}
+	for _, c := range []struct {
+		what           string
+		outage         *Outage
+		caller, callee model.WorkloadID
+		begin, end     int
+		err            error
+		want           string
+	}{
+		{"own Envoy away", over, cart, web, 200, 201, refused, ruleCaller},
+		{"own Envoy away still", open, cart, web, 200, 201, refused, ruleCaller},
+		{"callee away", over, web, cart, 200, 201, upstream, ruleCallee},
+		{"callee away, waits for it", over, web, cart, 2900, 3900, upstream, ruleCallee},
+		{"under way", over, web, cart, -1900, 110, io.ErrUnexpectedEOF, ruleUnderWay},
+		{"under way, while it stops", open, web, cart, -1900, 110, io.EOF, ruleUnderWay},
+		{"under way, but it failed much later", over, web, cart, -1900, 1101, io.EOF, ""},
+		{"over before", over, web, cart, -1900, -1, io.EOF, ""},
+		{"after it was live", over, web, cart, 3001, 3002, upstream, ""},
+		{"begun in time, failed too late", over, web, cart, 2900, 4001, upstream, ""},
+		{"another pair", over, web, stock, 200, 201, upstream, ""},
+		{"refused for plaintext", over, web, cart, 200, 201, errors.New("status 403: plaintext refused"), ""},
+		{"a failed handshake", over, web, cart, 200, 201, errors.New(upstream.Error() + ", transport failure reason: TLS_error:|268435581:SSL routines:"), ""},
+		{"no endpoint", over, web, cart, 200, 201, errors.New("status 503: no healthy upstream"), ""},
+		{"in vain", over, web, cart, 200, 2900, context.DeadlineExceeded, ""},
+		{"somebody else answers", over, web, cart, 200, 201, errors.New("stock answered, which is not behind the service"), ""},
+	} {
+		call := failedCall(c.caller, c.callee, at(c.begin), at(c.end), c.err)
+		if got := c.outage.explains(&call); got != c.want {
+			t.Errorf("%s: %q, want %q", c.what, got, c.want)
+		}
 	}
 }
 

@@ -134,16 +134,16 @@ func (t *trouble) killPilot(ctx context.Context, away time.Duration) error {
 func (t *trouble) restart(ctx context.Context, id model.WorkloadID, late time.Duration) error {
 	t.envoys.Lock()
 	defer t.envoys.Unlock()
-	rule, more := "restart of an Envoy", ""
+	more := ""
 	if late > 0 {
-		rule, more = "restart of an Envoy without certificate", fmt.Sprintf("; its certificate comes %s late", late)
+		more = fmt.Sprintf("; its certificate comes %s late", late)
 	}
-	end := t.journal.excuse(rule, id)
-	defer end()
+	gone, live := t.journal.outage(id, late > 0)
 	t.journal.note("fault: the Envoy of %s is restarted%s", id, more)
-	if err := t.lab.RestartSidecar(ctx, id, late); err != nil {
+	if err := t.lab.RestartSidecar(ctx, id, late, gone); err != nil {
 		return err
 	}
+	live()
 	t.journal.note("the Envoy of %s is live again", id)
 	return nil
 }

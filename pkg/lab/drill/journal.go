@@ -12,24 +12,12 @@ import (
 	"github.com/meshpilot/pilot/pkg/rollout"
 )
 
-const (
-	mostLosses = 1000 // are told, the others counted
-	// settleTime is how long after a restart of an Envoy calls through it may
-	// still fail: its peers find out.
-	settleTime = time.Second
-)
+const mostLosses = 1000 // are told, the others counted
 
 // Event is something that the drill did, or that the control plane decided.
 type Event struct {
 	At   time.Time `json:"at"`
 	Text string    `json:"text"`
-}
-
-// window is a time in which calls from or to a workload may fail, by a rule.
-type window struct {
-	rule       string
-	workload   model.WorkloadID
-	begin, end time.Time // no end: it lasts
 }
 
 // Loss is a call between sidecars that failed.
@@ -60,10 +48,9 @@ type journal struct {
 
 	mu        sync.Mutex
 	events    []Event
-	windows   []window
+	outages   []*Outage
 	states    map[model.Target]rollout.State
 	counts    map[lab.Kind]*Count
-	rules     map[string]uint64
 	strangers Count // Lost: refused
 	losses    []Loss
 	pending   []lab.Call // failed; a rule may still come to explain them
@@ -74,7 +61,7 @@ type journal struct {
 func newJournal(say func(string, ...any)) *journal {
 	return &journal{
 		say: say, states: map[model.Target]rollout.State{}, counts: map[lab.Kind]*Count{},
-		rules: map[string]uint64{}, ignored: map[string]bool{}, warm: true,
+		ignored: map[string]bool{}, warm: true,
 	}
 }
 
@@ -85,19 +72,6 @@ func (j *journal) note(format string, args ...any) {
 	j.events = append(j.events, Event{time.Now(), text})
 	j.mu.Unlock()
 	j.say("%s", text)
-}
-
-// excuse opens a window, until it is told to end.
-func (j *journal) excuse(rule string, id model.WorkloadID) (end func()) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	j.windows = append(j.windows, window{rule: rule, workload: id, begin: time.Now()})
-	at := len(j.windows) - 1
-	return func() {
-		j.mu.Lock()
-		defer j.mu.Unlock()
-		j.windows[at].end = time.Now().Add(settleTime)
-	}
 }
 
 // moved takes how far all targets are.
@@ -182,10 +156,8 @@ func (j *journal) judge() {
 			phases = append(phases, fmt.Sprintf("%s:%d %s", e.Workload, e.Port, j.phases(e)))
 		}
 		j.mu.Lock()
-		rule := j.rule(c)
-		if rule != "" {
+		if j.explained(c) {
 			j.counts[c.Kind].Explained++
-			j.rules[rule]++
 			j.mu.Unlock()
 			continue
 		}
@@ -197,21 +169,6 @@ func (j *journal) judge() {
 		j.mu.Unlock()
 		j.say("LOST %s", loss)
 	}
-}
-
-// rule is what explains a failed call; empty: nothing does.
-func (j *journal) rule(c *lab.Call) string {
-	for i := len(j.windows) - 1; i >= 0; i-- {
-		w := &j.windows[i]
-		if c.End.Before(w.begin) || !w.end.IsZero() && c.Begin.After(w.end) {
-			continue
-		}
-		called := slices.ContainsFunc(c.Endpoints, func(e lab.Endpoint) bool { return e.Workload == w.workload })
-		if called || c.Caller == w.workload {
-			return w.rule
-		}
-	}
-	return ""
 }
 
 func (j *journal) loss(c *lab.Call, phases []string) Loss {

@@ -24,8 +24,9 @@ type Report struct {
 	Calls   map[lab.Kind]Count `json:"calls"` // between sidecars
 	Total   Count              `json:"total"`
 	Cut     int                `json:"cut"` // of what is lost
-	// Rules are what explained losses, and how many.
+	// Rules are what explained losses, and how many; Outages when, and whose.
 	Rules     map[string]uint64 `json:"rules"`
+	Outages   []*Outage         `json:"outages"`
 	Strangers Count             `json:"strangers"` // calls without a sidecar; lost are those refused
 	Losses    []Loss            `json:"losses"`
 	Stuck     []string          `json:"stuck"`  // edits that were never carried out
@@ -43,7 +44,14 @@ func (r *run) finish(out *lines) {
 	defer j.mu.Unlock()
 	s := &r.report
 	s.Seconds, s.Seed = time.Since(s.Started).Seconds(), r.options.Seed
-	s.Calls, s.Rules, s.Strangers, s.Losses, s.Events = map[lab.Kind]Count{}, j.rules, j.strangers, j.losses, j.events
+	s.Calls, s.Rules, s.Outages, s.Strangers, s.Losses, s.Events = map[lab.Kind]Count{}, map[string]uint64{}, j.outages, j.strangers, j.losses, j.events
+	away := time.Duration(0)
+	for _, o := range s.Outages {
+		away += o.away()
+		for rule, n := range o.Explained {
+			s.Rules[rule] += n
+		}
+	}
 	if r.trouble != nil {
 		s.Faults = r.trouble.counts
 	}
@@ -61,7 +69,10 @@ func (r *run) finish(out *lines) {
 	out.event("%d edits in %.0f s, the median in %s; faults: %s", s.Edits, s.Seconds, median(s.took), counts(s.Faults))
 	out.event("callers without a sidecar: %d calls, %d refused", s.Strangers.Calls, s.Strangers.Lost)
 	for _, rule := range slices.Sorted(maps.Keys(s.Rules)) {
-		out.event("explained by a rule: %s: %d", rule, s.Rules[rule])
+		out.event("explained: %d calls %s", s.Rules[rule], rule)
+	}
+	if len(s.Outages) > 0 {
+		out.event("Envoys were away %d times, in all for %.0f s", len(s.Outages), away.Seconds())
 	}
 	out.event("between sidecars: %d calls, %d lost (%d of them cut), %d edits stuck", s.Total.Calls, s.Total.Lost, s.Cut, len(s.Stuck))
 }
