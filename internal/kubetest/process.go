@@ -161,6 +161,13 @@ func (p *Process) end(signal syscall.Signal, patience time.Duration) {
 	}
 }
 
+// PID is that of its last start.
+func (p *Process) PID() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.cmd.Process.Pid
+}
+
 // Pause lets it stand still, its connections open, until Resume.
 func (p *Process) Pause() error { return p.signal(syscall.SIGSTOP) }
 

@@ -31,18 +31,18 @@ func shell(name, script string) corev1.Container {
 func TestNode(t *testing.T) {
 	n := node.Start(t, programs)
 	n.Namespace(t, "default", nil)
-	n.Resolve("friend.example", "10.1.2.3")
 	if _, err := n.Client.CoreV1().ConfigMaps("default").Create(t.Context(), &corev1.ConfigMap{
 		ObjectMeta: metav1.ObjectMeta{Name: "config"}, Data: map[string]string{"key": "one"},
 	}, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := n.Client.CoreV1().Services("default").Create(t.Context(), &corev1.Service{
+	service, err := n.Client.CoreV1().Services("default").Create(t.Context(), &corev1.Service{
 		ObjectMeta: metav1.ObjectMeta{Name: "web"},
 		Spec: corev1.ServiceSpec{Selector: map[string]string{"app": "web"}, Ports: []corev1.ServicePort{
 			{Name: "http", Port: 80, TargetPort: intstr.FromString("http")},
 		}},
-	}, metav1.CreateOptions{}); err != nil {
+	}, metav1.CreateOptions{})
+	if err != nil {
 		t.Fatal(err)
 	}
 	p := n.Run(t, &corev1.Pod{
@@ -56,7 +56,7 @@ func TestNode(t *testing.T) {
 				test "$(id -u)" = 1337
 				test "$(cat /config/key)" = one
 				test -s /var/run/secrets/kubernetes.io/serviceaccount/token
-				grep -q 'friend.example' /etc/hosts
+				grep -q 'web.default.svc.cluster.local' /etc/hosts
 				grep -q "$POD_IP" /etc/hosts
 				! touch /config/new 2>/dev/null || { echo config is writable; exit 1; }
 				! touch /new 2>/dev/null || { echo the root is writable; exit 1; }
@@ -84,7 +84,7 @@ func TestNode(t *testing.T) {
 	if err != nil || len(slice.Endpoints) != 1 || *slice.Ports[0].Port != 8080 {
 		t.Fatalf("%+v, %v", slice, err)
 	}
-	conn, err := n.Network.Dial(t.Context(), net.JoinHostPort(slice.Endpoints[0].Addresses[0], "8080"))
+	conn, err := p.Space.Dial(t.Context(), net.JoinHostPort(service.Spec.ClusterIP, "80"))
 	if err != nil {
 		t.Fatal(err)
 	}

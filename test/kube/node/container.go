@@ -35,7 +35,7 @@ func (p *Pod) runInit(ctx context.Context, c *corev1.Container) error {
 	if c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways {
 		return p.run(ctx, c)
 	}
-	process, err := p.process(c, c.Name, argv(c))
+	process, err := p.process(ctx, c, c.Name, argv(c))
 	if err != nil {
 		return err
 	}
@@ -52,7 +52,7 @@ func (p *Pod) run(ctx context.Context, c *corev1.Container) error {
 	if c.Image == AppImage {
 		return p.serve(c)
 	}
-	process, err := p.process(c, c.Name, argv(c))
+	process, err := p.process(ctx, c, c.Name, argv(c))
 	if err != nil {
 		return err
 	}
@@ -100,7 +100,7 @@ func (p *Pod) hook(ctx context.Context, c *corev1.Container, h *corev1.Lifecycle
 	if h.Exec == nil {
 		return fmt.Errorf("container %s: this node runs only exec hooks", c.Name)
 	}
-	process, err := p.process(c, c.Name+"-hook", h.Exec.Command)
+	process, err := p.process(ctx, c, c.Name+"-hook", h.Exec.Command)
 	if err != nil {
 		return err
 	}
@@ -113,8 +113,11 @@ func (p *Pod) hook(ctx context.Context, c *corev1.Container, h *corev1.Lifecycle
 }
 
 // process is a command in the container's sandbox.
-func (p *Pod) process(c *corev1.Container, name string, argv []string) (*kubetest.Process, error) {
-	s, err := p.sandbox(c, name)
+func (p *Pod) process(ctx context.Context, c *corev1.Container, name string, argv []string) (*kubetest.Process, error) {
+	if err := p.node.route(ctx, p); err != nil {
+		return nil, err
+	}
+	s, err := p.sandbox(ctx, c, name)
 	if err != nil {
 		return nil, err
 	}
@@ -139,10 +142,14 @@ func (p *Pod) process(c *corev1.Container, name string, argv []string) (*kubetes
 	}), nil
 }
 
-func (p *Pod) sandbox(c *corev1.Container, name string) (*sandbox, error) {
+func (p *Pod) sandbox(ctx context.Context, c *corev1.Container, name string) (*sandbox, error) {
+	hosts, err := p.node.etcHosts(ctx)
+	if err != nil {
+		return nil, err
+	}
 	s := &sandbox{
 		Root:  filepath.Join(p.dir, "root-"+name),
-		Files: map[string]string{"/etc/hosts": p.node.etcHosts() + p.Address + " " + p.Name + "\n"},
+		Files: map[string]string{"/etc/hosts": hosts + p.Address + " " + p.Name + "\n"},
 		Mounts: []mount{
 			{From: p.node.options.Pilot, At: "/usr/local/bin/pilot", ReadOnly: true},
 			{From: p.node.options.Envoy, At: "/usr/local/bin/envoy", ReadOnly: true},
@@ -162,7 +169,7 @@ func (p *Pod) sandbox(c *corev1.Container, name string) (*sandbox, error) {
 		s.ReadOnly = own.ReadOnlyRootFilesystem != nil && *own.ReadOnlyRootFilesystem
 	}
 	s.Env = append(s.Env, "PATH="+searchPath, "HOME=/", "HOSTNAME="+p.Name,
-		"KUBERNETES_SERVICE_HOST="+p.node.Cluster.Address.String(), "KUBERNETES_SERVICE_PORT="+strconv.Itoa(kubetest.Port))
+		"KUBERNETES_SERVICE_HOST=10.96.0.1", "KUBERNETES_SERVICE_PORT=443")
 	for _, e := range c.Env {
 		value := expand(e.Value, s.Env)
 		if from := e.ValueFrom; from != nil {

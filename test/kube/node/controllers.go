@@ -45,7 +45,7 @@ func podOf(d *appsv1.Deployment, number int32) *corev1.Pod {
 }
 
 // Endpoints brings the EndpointSlices of all services of the namespace up to
-// the pods that run.
+// the pods that run, and then what pods reach by virtual addresses.
 func (n *Node) Endpoints(t testing.TB, namespace string) {
 	t.Helper()
 	services, err := n.Client.CoreV1().Services(namespace).List(t.Context(), metav1.ListOptions{})
@@ -63,6 +63,9 @@ func (n *Node) Endpoints(t testing.TB, namespace string) {
 				t.Fatal(err)
 			}
 		}
+	}
+	if err := n.route(t.Context(), n.running()...); err != nil {
+		t.Fatal(err)
 	}
 }
 

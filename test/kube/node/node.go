@@ -7,7 +7,6 @@
 package node
 
 import (
-	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -41,10 +40,9 @@ type Node struct {
 	options Options
 	dir     string
 
-	mu    sync.Mutex
-	pods  []*Pod
-	hosts map[string]string // what /etc/hosts of each pod says: name to address
-	next  byte              // of the next pod's address
+	mu   sync.Mutex
+	pods []*Pod
+	last byte // pod's number
 }
 
 // Start starts the API server, in a pod network of the test's own; all ends
@@ -61,17 +59,14 @@ func Start(t testing.TB, o Options) *Node {
 		}
 	})
 	n := &Node{
-		Network: network, options: o, dir: t.TempDir(), hosts: map[string]string{}, next: 1,
+		Network: network, options: o, dir: t.TempDir(),
 		Cluster: kubetest.Start(t, kubetest.Options{Address: netip.MustParseAddr(address), Inside: network.Do, Flags: o.Flags}),
 	}
 	if err := openToOthers(n.dir); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		n.mu.Lock()
-		pods := slices.Clone(n.pods)
-		n.mu.Unlock()
-		for _, p := range pods {
+		for _, p := range n.running() {
 			if err := p.kill(); err != nil {
 				t.Error(err)
 			}
@@ -91,29 +86,17 @@ func openToOthers(dir string) error {
 	return nil
 }
 
-// Resolve lets the pods that start from now on find a host at the address:
-// there is no cluster DNS.
-func (n *Node) Resolve(host, address string) {
+// newNumber is a pod's, from 1.
+func (n *Node) newNumber() byte {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.hosts[host] = address
+	n.last++
+	return n.last
 }
 
-func (n *Node) etcHosts() string {
+// running are the pods of now.
+func (n *Node) running() []*Pod {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	var b strings.Builder
-	b.WriteString("127.0.0.1 localhost\n")
-	for host, address := range n.hosts {
-		fmt.Fprintf(&b, "%s %s\n", address, host)
-	}
-	return b.String()
-}
-
-func (n *Node) newAddress() netip.Addr {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	a := netip.AddrFrom4([4]byte{10, 244, 0, n.next})
-	n.next++
-	return a
+	return slices.Clone(n.pods)
 }

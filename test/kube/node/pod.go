@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -31,6 +32,7 @@ type Pod struct {
 	Processes   map[string]*kubetest.Process // by container; the application has none
 
 	node    *Node
+	number  byte
 	dir     string
 	volumes map[string]*volume
 	app     *app.Server
@@ -62,9 +64,10 @@ func (n *Node) start(ctx context.Context, pod *corev1.Pod) (*Pod, error) {
 	if err != nil {
 		return nil, err
 	}
-	address := n.newAddress()
+	number := n.newNumber()
+	address := netip.AddrFrom4([4]byte{10, 244, 0, number})
 	p := &Pod{
-		Pod: created, Address: address.String(), node: n, dir: filepath.Join(n.dir, created.Namespace+"."+created.Name),
+		Pod: created, number: number, Address: address.String(), node: n, dir: filepath.Join(n.dir, created.Namespace+"."+created.Name),
 		Processes: map[string]*kubetest.Process{}, volumes: map[string]*volume{}, follow: func() {},
 	}
 	if err := os.MkdirAll(p.dir, 0o755); err != nil {
