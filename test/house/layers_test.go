@@ -66,6 +66,8 @@ func house() []room {
 		{"internal/meshgen", "pkg/model pkg/meshconfig" + kubeAPI, "k8s.io/client-go github.com/envoyproxy pkg/translate pkg/discovery"},
 		{"internal/kubetest", "k8s.io/client-go" + kubeAPI, "pkg"},
 		{"internal/testmesh", "pkg/model pkg/meshconfig", "k8s.io/client-go github.com/envoyproxy"},
+		{"api", "k8s.io/apimachinery", "k8s.io/client-go k8s.io/api pkg"},
+		{"manifests", "", "pkg api cmd"},
 		{"tools", "*", ""},
 	}
 }
@@ -179,7 +181,7 @@ func short(path string) string { return strings.TrimPrefix(path, module+"/") }
 // isStandard says whether the path has no domain, nor is one of this module.
 func isStandard(path string) bool {
 	first, _, _ := strings.Cut(path, "/")
-	return !strings.Contains(first, ".") && !inAny(path, "pkg cmd test tools")
+	return !strings.Contains(first, ".") && !inAny(path, "api cmd internal manifests pkg test tools")
 }
 
 func in(path, parent string) bool {
