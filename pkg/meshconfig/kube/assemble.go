@@ -35,16 +35,27 @@ func (w *watcher) bundle(now time.Time) (meshconfig.Bundle, []meshconfig.Problem
 	next.Pods = listOf[*corev1.Pod](w.pods)
 	held, again := w.guard(&next, now)
 	problems = append(problems, held...)
+	w.told = w.troubles()
+	problems = append(problems, w.told...)
+	meshconfig.SortProblems(problems)
+	return next, problems, again
+}
+
+// troubles are what goes wrong with following the API.
+func (w *watcher) troubles() []meshconfig.Problem {
+	var out []meshconfig.Problem
 	for _, f := range w.all() {
 		if err := f.trouble(); apierrors.IsForbidden(err) {
-			problems = append(problems, denied(f, err))
+			out = append(out, denied(f, err))
 		}
 	}
 	if w.lost != nil {
-		problems = append(problems, unreachable(w.Cluster.Config.Host, w.lost))
+		out = append(out, unreachable(w.Cluster.Config.Host, w.lost))
 	}
-	meshconfig.SortProblems(problems)
-	return next, problems, again
+	if _, skew := w.link.state(); skew != 0 {
+		out = append(out, clockSkew(w.Cluster.Config.Host, skew))
+	}
+	return out
 }
 
 func (w *watcher) settingsKey() model.Key {

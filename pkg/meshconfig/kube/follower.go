@@ -2,6 +2,8 @@ package kube
 
 import (
 	"context"
+	"errors"
+	"reflect"
 	"sync"
 	"time"
 
@@ -21,12 +23,14 @@ const (
 	calm       = 10 * time.Second
 )
 
+var errNoAnswer = errors.New("the connection ended before an answer")
+
 // follower keeps the mirror of one kind up to date: it lists, then watches,
 // and lists again when events were lost. What goes wrong it notes for others.
 type follower struct {
 	*mirror
-	kind kind
-	poke func() // called when what goes wrong changes
+	kind   kind
+	attend func() // called when what goes wrong changes
 
 	mu       sync.Mutex
 	listing  error // of the last attempt
@@ -37,8 +41,9 @@ type follower struct {
 	fresh    bool               // the next one must not go on where this ended
 }
 
-func newFollower(k kind, poke func()) *follower {
-	return &follower{mirror: newMirror(k.trim, poke), kind: k, poke: poke, done: make(chan struct{})}
+// newFollower calls changed after each change of the mirror.
+func newFollower(k kind, changed, attend func()) *follower {
+	return &follower{mirror: newMirror(k.trim, changed), kind: k, attend: attend, done: make(chan struct{})}
 }
 
 // start follows until ctx ends or close is called.
@@ -117,6 +122,9 @@ func (f *follower) ListWithContext(ctx context.Context, o metav1.ListOptions) (r
 // WatchWithContext is the reflector's way to watch.
 func (f *follower) WatchWithContext(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 	w, err := f.kind.watch(ctx, f.kind.options(o))
+	if err == nil && reflect.TypeOf(w) == reflect.TypeOf(watch.NewEmptyWatch()) {
+		w, err = nil, errNoAnswer // client-go makes nothing of it
+	}
 	switch {
 	case ctx.Err() != nil:
 	case apierrors.IsResourceExpired(err) || apierrors.IsGone(err): // a list follows
@@ -145,7 +153,7 @@ func (f *follower) note(set func()) {
 	after := textOf(f.listing) + textOf(f.watching)
 	f.mu.Unlock()
 	if before != after {
-		f.poke()
+		f.attend()
 	}
 }
 

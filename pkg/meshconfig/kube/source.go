@@ -14,6 +14,7 @@ import (
 	"cmp"
 	"context"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/meshpilot/pilot/pkg/meshconfig"
@@ -52,7 +53,11 @@ var _ meshconfig.Source = (*Source)(nil)
 // force.
 func (s *Source) Run(ctx context.Context, publish func(meshconfig.Bundle, []meshconfig.Problem)) error {
 	ctx, cancel := context.WithCancel(ctx)
-	w := newWatcher(s)
+	w, err := newWatcher(s)
+	if err != nil {
+		cancel()
+		return err
+	}
 	defer w.close()
 	defer cancel()
 	w.start(ctx)
@@ -80,11 +85,15 @@ func (s *Source) Run(ctx context.Context, publish func(meshconfig.Bundle, []mesh
 				w.log.Warn("still waiting for the Kubernetes API", "for", waiting)
 			}
 			continue
+		case <-w.alarm:
+			w.noteOutage(time.Now())
+			if begun && slices.Equal(w.troubles(), w.told) {
+				continue
+			}
 		case <-settle.C:
 			gathering = false
 		case <-due.C:
 		}
-		w.noteOutage()
 		if !begun && len(w.waiting()) > 0 {
 			continue
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"time"
 
 	"github.com/meshpilot/pilot/pkg/meshconfig"
 	"github.com/meshpilot/pilot/pkg/model"
@@ -63,5 +64,18 @@ func unreachable(server string, err error) meshconfig.Problem {
 	return meshconfig.Problem{
 		Code: "API_UNREACHABLE", Severity: meshconfig.Error, On: model.Key{Kind: "APIServer", Name: server},
 		Message: fmt.Sprintf("the Kubernetes API cannot be followed, what was last read stays in force: %s", err),
+	}
+}
+
+// clockSkew is the Problem of clocks that differ: certificates that pilot
+// issues are not valid yet, or no longer, for others.
+func clockSkew(server string, ahead time.Duration) meshconfig.Problem {
+	way := "ahead of"
+	if ahead < 0 {
+		way = "behind"
+	}
+	return meshconfig.Problem{
+		Code: "CLOCK_SKEW", Severity: meshconfig.Warning, On: model.Key{Kind: "APIServer", Name: server},
+		Message: fmt.Sprintf("its clock is %s %s pilot's; certificates and leases need clocks that agree", ahead.Abs().Round(time.Second), way),
 	}
 }

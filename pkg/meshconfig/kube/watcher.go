@@ -20,7 +20,8 @@ type watcher struct {
 	*Source
 	log *slog.Logger
 
-	wake    chan struct{} // something changed
+	wake    chan struct{} // objects changed
+	alarm   chan struct{} // what goes wrong changed
 	answers chan answer   // of looks at what is served
 	look    chan struct{} // asks for one now
 	looking sync.WaitGroup
@@ -30,11 +31,13 @@ type watcher struct {
 
 	served  served // nil until it is known
 	lookErr error  // of the last look
-	lost    error  // why the API cannot be followed, as the log says it
-	since   time.Time
+	link    *link
+	since   time.Time // when the API could no longer be followed
+	lost    error     // why, if that lasts
 
-	last  meshconfig.Bundle // the accepted objects that meshconfig decodes
-	asked bool              // for the list that confirms a disappearance
+	told  []meshconfig.Problem // of following the API, last published
+	last  meshconfig.Bundle    // the accepted objects that meshconfig decodes
+	asked bool                 // for the list that confirms a disappearance
 }
 
 // customFollower is a follower of a kind that may not be installed.
@@ -50,28 +53,37 @@ type answer struct {
 	err    error
 }
 
-func newWatcher(s *Source) *watcher {
+func newWatcher(s *Source) (*watcher, error) {
 	w := &watcher{
-		Source: s, log: s.Log,
-		wake: make(chan struct{}, 1), answers: make(chan answer), look: make(chan struct{}, 1),
+		log:  s.Log,
+		wake: make(chan struct{}, 1), alarm: make(chan struct{}, 1), answers: make(chan answer), look: make(chan struct{}, 1),
 		customs: map[schema.GroupResource]*customFollower{},
 	}
 	if w.log == nil {
 		w.log = slog.Default()
 	}
-	poke := func() { signal(w.wake) }
-	w.settings = newFollower(meshConfigMap(s.Cluster, s.Namespace), poke)
-	w.services = newFollower(services(s.Cluster), poke)
-	w.slices = newFollower(endpointSlices(s.Cluster), poke)
-	w.pods = newFollower(pods(s.Cluster), poke)
-	w.namespaces = newFollower(namespaces(s.Cluster), poke)
-	w.accounts = newFollower(accounts(s.Cluster), poke)
-	w.definitions = newFollower(definitions(s.Cluster), func() { poke(); signal(w.look) })
+	w.link = &link{poke: w.attend}
+	api, err := w.link.clients(s.Cluster)
+	if err != nil {
+		return nil, err
+	}
+	own := *s
+	own.Cluster, w.Source = api, &own
+	w.settings = newFollower(meshConfigMap(api, s.Namespace), w.changed, w.attend)
+	w.services = newFollower(services(api), w.changed, w.attend)
+	w.slices = newFollower(endpointSlices(api), w.changed, w.attend)
+	w.pods = newFollower(pods(api), w.changed, w.attend)
+	w.namespaces = newFollower(namespaces(api), w.changed, w.attend)
+	w.accounts = newFollower(accounts(api), w.changed, w.attend)
+	w.definitions = newFollower(definitions(api), func() { signal(w.look) }, w.attend)
 	for _, f := range []*follower{w.services, w.slices, w.pods} {
 		f.keep, f.confirm = w.hold(), cmp.Or(s.Confirm, 10*time.Second)
 	}
-	return w
+	return w, nil
 }
+
+func (w *watcher) changed() { signal(w.wake) }
+func (w *watcher) attend()  { signal(w.alarm) }
 
 func (w *watcher) hold() time.Duration { return cmp.Or(w.Hold, time.Minute) }
 
@@ -159,7 +171,7 @@ func (w *watcher) expecting(found served) bool {
 // server that starts does not know all at once.
 func (w *watcher) adopt(ctx context.Context, a answer) {
 	if textOf(w.lookErr) != textOf(a.err) {
-		signal(w.wake)
+		w.attend()
 	}
 	w.lookErr = a.err
 	if a.err != nil {
@@ -197,7 +209,7 @@ func (w *watcher) adopt(ctx context.Context, a answer) {
 // follow starts to follow a kind; known is what is known of it from another
 // version.
 func (w *watcher) follow(ctx context.Context, c custom, version string, known *mirror) {
-	f := &customFollower{follower: newFollower(c.kind(w.Cluster, version), func() { signal(w.wake) }), version: version}
+	f := &customFollower{follower: newFollower(c.kind(w.Cluster, version), w.changed, w.attend), version: version}
 	if known != nil {
 		f.mirror = known
 	}
@@ -220,20 +232,30 @@ func (w *watcher) waiting() []string {
 	return out
 }
 
+// lasting is how long the API must fail before it is worth a word: a watch that
+// is cut, or a request that is repeated, is not.
+const lasting = 2 * time.Second
+
 // noteOutage logs that the API cannot be followed, and that it can be again:
 // once each.
-func (w *watcher) noteOutage() {
-	now := outage(w.lookErr)
+func (w *watcher) noteOutage(now time.Time) {
+	broken, _ := w.link.state()
+	why := cmp.Or(outage(broken), outage(w.lookErr))
 	for _, f := range w.all() {
-		now = cmp.Or(now, outage(f.trouble()))
+		why = cmp.Or(why, outage(f.trouble()))
 	}
 	switch {
-	case now != nil && w.lost == nil:
-		w.since = time.Now()
+	case why == nil && w.lost != nil:
+		w.log.Info("the Kubernetes API is followed again", "after", now.Sub(w.since).Round(time.Millisecond))
+		w.lost, w.since = nil, time.Time{}
+	case why == nil:
+		w.since = time.Time{}
+	case w.since.IsZero():
+		w.since = now
+		time.AfterFunc(lasting, w.attend)
+	case w.lost == nil && now.Sub(w.since) >= lasting:
 		w.log.Warn("the Kubernetes API cannot be followed; what was last read stays in force, and it is tried again and again",
-			"server", w.Cluster.Config.Host, "error", now)
-	case now == nil && w.lost != nil:
-		w.log.Info("the Kubernetes API is followed again", "after", time.Since(w.since).Round(time.Millisecond))
+			"server", w.Cluster.Config.Host, "error", why)
+		w.lost = why
 	}
-	w.lost = now
 }
