@@ -6,6 +6,7 @@ import (
 
 	"github.com/meshpilot/pilot/pkg/discovery"
 	"github.com/meshpilot/pilot/pkg/meshconfig/kube"
+	"github.com/meshpilot/pilot/pkg/meshconfig/kube/cluster"
 	"github.com/spf13/cobra"
 )
 
@@ -24,12 +25,12 @@ func serveArgs(f *kubernetesFlags) cobra.PositionalArgs {
 
 // serveKubernetes makes o that of a control plane of a cluster. It asks the
 // API server nothing yet: what serves waits for it.
-func serveKubernetes(o *discovery.Options, f *kubernetesFlags, namespace string) error {
+func serveKubernetes(o *discovery.Options, f *kubernetesFlags, namespace string) (*cluster.Cluster, error) {
 	c, err := f.open()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	kube.LogTo(o.Log)
 	o.Source = &kube.Source{Cluster: c, Namespace: namespace, Log: o.Log}
-	return nil
+	return c, nil
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/meshpilot/pilot/pkg/discovery"
 	"github.com/meshpilot/pilot/pkg/discovery/phases"
 	"github.com/meshpilot/pilot/pkg/meshconfig/file"
+	"github.com/meshpilot/pilot/pkg/meshconfig/kube/cluster"
 	"github.com/spf13/cobra"
 )
 
@@ -21,7 +22,8 @@ start pilot refuses a directory with errors and lists them all.
 
 With --kubernetes it follows a cluster instead: the one it runs in, or the one that
 kubectl would talk to. The mesh settings are the ConfigMap istio in the control
-plane's namespace. It is ready when all of the cluster was read.
+plane's namespace. It is ready when all of the cluster was read. It then also serves the
+webhooks that add sidecars to pods and refuse invalid objects (docs/injection.md).
 
 Sidecars connect with plaintext on 15010 (this machine only, unless told
 otherwise) or with mutual TLS on 15012, with certificates of the CA: one that pilot
@@ -41,6 +43,7 @@ func serveCmd() *cobra.Command {
 	var authority caFlags
 	var accounts secretsFlags
 	var kubernetes kubernetesFlags
+	var admit admissionFlags
 	var o discovery.Options
 	cmd := &cobra.Command{
 		Use:   "serve [DIR]",
@@ -66,9 +69,10 @@ func serveCmd() *cobra.Command {
 				return err
 			}
 			var err error
+			var api *cluster.Cluster // nil without one
 			needsCA := o.TLSAddress != "" || accounts.dir != ""
 			if kubernetes.given() {
-				err = serveKubernetes(&o, &kubernetes, self.namespace)
+				api, err = serveKubernetes(&o, &kubernetes, self.namespace)
 			} else {
 				o.Source = &file.Source{Dir: args[0], Log: o.Log}
 				if needsCA { // makes keys, so only for a directory that is valid
@@ -87,7 +91,13 @@ func serveCmd() *cobra.Command {
 			if o.Secrets, err = accounts.controller(o.CA, authority.renewal, o.Log); err != nil {
 				return err
 			}
-			return serveInPhases(cmd.Context(), o, authority.dir)
+			var webhooks *admission
+			if api != nil {
+				if webhooks, err = admit.open(&o, api); err != nil {
+					return err
+				}
+			}
+			return webhooks.beside(cmd.Context(), func(ctx context.Context) error { return serveInPhases(ctx, o, authority.dir) })
 		},
 	}
 	from.register(cmd)
@@ -95,6 +105,7 @@ func serveCmd() *cobra.Command {
 	authority.register(cmd)
 	authority.registerRenewal(cmd)
 	accounts.register(cmd)
+	admit.register(cmd)
 	kubernetes.register(cmd, "follow a Kubernetes cluster instead of DIR")
 	cmd.Flags().StringVar(&o.PlaintextAddress, "plaintext-address", "127.0.0.1:15010", "xDS in plaintext")
 	cmd.Flags().BoolVar(&o.PlaintextRemote, "plaintext-remote", false, "allow a --plaintext-address that other machines reach")

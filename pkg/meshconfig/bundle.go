@@ -152,6 +152,30 @@ func put[T any](object any, list *[]T) bool {
 	return ok
 }
 
+// With is the bundle in which the objects of o replace those of the same key.
+func (b Bundle) With(o Bundle) Bundle {
+	out := Bundle{Mesh: b.Mesh, Positions: b.Positions}
+	replaced := map[model.Key]bool{}
+	for key, object := range o.objects() {
+		replaced[key] = true
+		out.add(object)
+	}
+	for key, object := range b.objects() {
+		if !replaced[key] {
+			out.add(object)
+		}
+	}
+	for _, i := range b.Invalid {
+		if !replaced[i.On] {
+			out.Invalid = append(out.Invalid, i)
+		}
+	}
+	if o.Mesh != nil {
+		out.Mesh = o.Mesh
+	}
+	return out
+}
+
 // Merge makes one bundle of the files of a source, in their order. Of two
 // objects with the same key the one that last has, or else the first, stays;
 // each other is a Problem that names both places.

@@ -112,7 +112,7 @@ func (p *Port) ServerOptions() []grpc.ServerOption {
 
 func (p *Port) credentials() credentials.TransportCredentials {
 	return verifying{credentials.NewTLS(&tls.Config{
-		GetCertificate: p.certificate,
+		GetCertificate: p.Certificate,
 		// The chain is verified after the handshake, so that the refusal has a
 		// text. crypto/tls has checked that the caller has the key.
 		ClientAuth: tls.RequestClientCert,
@@ -122,10 +122,10 @@ func (p *Port) credentials() credentials.TransportCredentials {
 	}), p}
 }
 
-// certificate is what the server shows: for the trust domain of this moment,
+// Certificate is what the server shows, for a tls.Config: for the trust domain of this moment,
 // and not in the last part of its life. The first handshakes wait for the
 // first configuration.
-func (p *Port) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+func (p *Port) Certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	select {
 	case <-p.options.Configured:
 	case <-hello.Context().Done():
@@ -148,7 +148,7 @@ func (p *Port) current(now time.Time) (*tls.Certificate, error) {
 	next, err := p.issue(domains)
 	if err != nil {
 		p.failure, p.retryAt = err, now.Add(issueRetry)
-		p.options.Log.Error("the certificate of the xDS port cannot be renewed", "error", err)
+		p.options.Log.Error("the certificate of the port cannot be renewed", "error", err)
 		return p.old(now)
 	}
 	p.shown, p.domains, p.looked, p.renewAt = next, domains, now, p.renewal.At(next.Leaf, "")
