@@ -80,10 +80,6 @@ func (r Result) Failed() bool {
 	return false
 }
 
-// NamespaceDefault says whether the pods of a namespace with these labels are
-// injected unless they say otherwise.
-func NamespaceDefault(labels map[string]string) bool { return labels[namespaceLabel] == "enabled" }
-
 // Inject says what makes the template one with a sidecar. A template that has
 // one is left alone.
 func Inject(t Template, s Settings) Result {

@@ -15,9 +15,8 @@ import (
 	"github.com/meshpilot/pilot/pkg/model"
 )
 
-// injected answers for a pod that is being created; inDefault is whether its
-// namespace has its pods injected.
-func injected(o Options, r *admissionv1.AdmissionRequest, inDefault bool) *answer {
+// injected answers for a pod that is being created.
+func injected(o Options, r *admissionv1.AdmissionRequest) *answer {
 	s, ok := o.Settings()
 	if !ok {
 		return nil
@@ -30,7 +29,7 @@ func injected(o Options, r *admissionv1.AdmissionRequest, inDefault bool) *answe
 		return refused("the pod cannot be read: " + err.Error())
 	}
 	on := model.Key{Kind: "Pod", Namespace: r.Namespace, Name: cmp.Or(pod.Name, pod.GenerateName)}
-	result := inject.Inject(inject.Template{On: on, Meta: pod.ObjectMeta, Spec: pod.Spec, Default: inDefault}, s)
+	result := inject.Inject(inject.Template{On: on, Meta: pod.ObjectMeta, Spec: pod.Spec, Default: true}, s)
 	warnings, errors := texts(result.Problems)
 	if len(errors) > 0 {
 		a := refused(strings.Join(errors, "\n"))

@@ -24,11 +24,10 @@ import (
 	"github.com/meshpilot/pilot/pkg/meshconfig"
 )
 
-// Paths of the webhooks. AskedPath is for pods of namespaces that are not
-// labelled: those that ask for a sidecar themselves.
+// Paths of the webhooks. Which pods are asked about, the API server knows:
+// those of labelled namespaces, and those that ask for a sidecar themselves.
 const (
 	InjectPath   = "/inject"
-	AskedPath    = "/inject/asked"
 	ValidatePath = "/validate"
 )
 
@@ -112,8 +111,7 @@ func Handler(o Options) http.Handler {
 	slots := make(chan struct{}, maxReviews)
 	mux := http.NewServeMux()
 	for path, answer := range map[string]reviewer{
-		InjectPath:   func(_ context.Context, r *admissionv1.AdmissionRequest) *answer { return injected(o, r, true) },
-		AskedPath:    func(_ context.Context, r *admissionv1.AdmissionRequest) *answer { return injected(o, r, false) },
+		InjectPath:   func(_ context.Context, r *admissionv1.AdmissionRequest) *answer { return injected(o, r) },
 		ValidatePath: v.review,
 	} {
 		mux.HandleFunc("POST "+path, func(w http.ResponseWriter, r *http.Request) {

@@ -191,19 +191,18 @@ func TestInject(t *testing.T) {
 		return "apiVersion: v1\nkind: Pod\nmetadata: {generateName: cart-, namespace: shop" + meta + "}\nspec: {containers: [{name: cart, image: cart}]}"
 	}
 	for name, tc := range map[string]struct {
-		path, pod       string
+		pod             string
 		patched         bool
 		refused, warned string
 	}{
-		"labelled namespace":              {path: InjectPath, pod: pod(""), patched: true},
-		"opted out":                       {path: InjectPath, pod: pod(`, annotations: {sidecar.istio.io/inject: "false"}`)},
-		"namespace without label":         {path: AskedPath, pod: pod("")},
-		"asks":                            {path: AskedPath, pod: pod(`, labels: {sidecar.istio.io/inject: "true"}`), patched: true},
-		"annotation that means nothing":   {path: InjectPath, pod: pod(`, annotations: {sidecar.istio.io/inject: "yes"}`), patched: true, warned: `write "true" or "false"`},
-		"annotation that cannot be meant": {path: InjectPath, pod: pod(`, annotations: {traffic.sidecar.istio.io/excludeInboundPorts: http}`), refused: `Pod shop/cart-: metadata.annotations[traffic.sidecar.istio.io/excludeInboundPorts]: "http" is no port`},
+		"labelled namespace":              {pod: pod(""), patched: true},
+		"opted out":                       {pod: pod(`, annotations: {sidecar.istio.io/inject: "false"}`)},
+		"asks":                            {pod: pod(`, labels: {sidecar.istio.io/inject: "true"}`), patched: true},
+		"annotation that means nothing":   {pod: pod(`, annotations: {sidecar.istio.io/inject: "yes"}`), patched: true, warned: `write "true" or "false"`},
+		"annotation that cannot be meant": {pod: pod(`, annotations: {traffic.sidecar.istio.io/excludeInboundPorts: http}`), refused: `Pod shop/cart-: metadata.annotations[traffic.sidecar.istio.io/excludeInboundPorts]: "http" is no port`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			a := ask(t, testOptions(t), tc.path, request(t, tc.pod, ""))
+			a := ask(t, testOptions(t), InjectPath, request(t, tc.pod, ""))
 			if a.Allowed != (tc.refused == "") || a.Result != nil && !strings.Contains(a.Result.Message, tc.refused) {
 				t.Errorf("allowed %t, %+v", a.Allowed, a.Result)
 			}
