@@ -26,6 +26,9 @@ func (h *hub) build() {
 	if fresh { // else only the evidence is
 		h.timed("compile", func() { h.inputs, compiled = meshconfig.Inputs(*h.bundle, h.domain) })
 		h.built = h.bundle
+		if h.rollouts != nil && !h.rollouts.alone() {
+			h.ground = h.inputs.Ground()
+		}
 		h.meshChanged(time.Now())
 	}
 	s, in := h.snapshotNow()

@@ -12,6 +12,7 @@ import (
 
 	"github.com/meshpilot/pilot/pkg/discovery/ads"
 	"github.com/meshpilot/pilot/pkg/discovery/feed"
+	"github.com/meshpilot/pilot/pkg/discovery/replica"
 	"github.com/meshpilot/pilot/pkg/discovery/status"
 	"github.com/meshpilot/pilot/pkg/discovery/survey"
 	"github.com/meshpilot/pilot/pkg/discovery/traffic"
@@ -65,6 +66,8 @@ type hub struct {
 	inputs    model.Inputs
 	mesh      status.Mesh
 	revision  model.Revision                    // of inputs
+	ground    string                            // of inputs; empty for who has no other replicas
+	replicas  []replica.Member                  // as the pages show them
 	held      map[string]bool                   // origins of problems of held targets
 	evidence  map[model.WorkloadID]capturePorts // workloads whose sidecar was seen
 	refused   map[string]time.Time              // nodes with bad paths: the last attempt
@@ -143,6 +146,8 @@ func (h *hub) run(ctx context.Context) {
 		case <-h.feed.Changed():
 			h.callsAt = earlier(h.callsAt, time.Now())
 			h.heard(time.Now())
+		case <-h.rollouts.changed():
+			h.regroup(time.Now())
 		case <-h.reports.ready:
 			for origin, problems := range h.reports.take() {
 				h.problems.Set(origin, problems...)
@@ -182,6 +187,7 @@ func (h *hub) changed(at time.Time) {
 // turn does what is due, publishes the state, and says when to come again.
 func (h *hub) turn(now time.Time) (next time.Time) {
 	switch {
+	case !h.rollouts.ready(): // nothing is in force
 	case !h.buildAt.IsZero() && !h.buildAt.After(now):
 		h.build()
 	case !h.classesAt.IsZero() && !h.classesAt.After(now):
@@ -193,12 +199,15 @@ func (h *hub) turn(now time.Time) (next time.Time) {
 	if !h.callsAt.IsZero() && !h.callsAt.After(now) {
 		h.callsAt = h.lookForPodCalls(now)
 	}
-	if due := h.rollouts.due(); !due.IsZero() && !due.After(now) && h.buildAt.IsZero() {
+	ready := h.rollouts.ready()
+	if due := h.rollouts.due(); ready && !due.IsZero() && !due.After(now) && h.buildAt.IsZero() {
 		h.stepRollouts(now)
 	}
-	next = earlier(h.buildAt, h.classesAt)
+	if ready {
+		next = earlier(h.buildAt, h.classesAt)
+	}
 	next = earlier(next, h.callsAt)
-	if h.buildAt.IsZero() { // else a build comes first
+	if h.buildAt.IsZero() && ready { // else a build comes first
 		next = earlier(next, h.rollouts.due())
 	}
 	next = earlier(next, h.expiresAt)
@@ -227,6 +236,6 @@ func (h *hub) show(now time.Time) {
 	}
 	h.published.Store(&status.State{
 		Snapshot: h.snapshot.Load(), Bundle: h.built, Inputs: h.inputs, Mesh: h.mesh,
-		Findings: h.problems.List(now), Edits: slices.Clone(h.ledger.edits), Rollouts: h.rollouts.report(),
+		Findings: h.problems.List(now), Edits: slices.Clone(h.ledger.edits), Rollouts: h.rollouts.report(), Replicas: h.replicas,
 	})
 }

@@ -85,7 +85,7 @@ func BenchmarkRolloutStep(b *testing.B) {
 				b.Fatalf("%d targets", got)
 			}
 			for b.Loop() {
-				if h.rollouts.step(h.observe(h.snapshot.Load()), time.Now()) {
+				if h.rollouts.step(h.observe(h.snapshot.Load(), time.Now()), time.Now()) {
 					b.Fatal("moved without proof")
 				}
 			}

@@ -68,8 +68,11 @@ func bundle(t *testing.T, documents ...string) meshconfig.Bundle {
 }
 
 // loop runs a hub until the test's end.
-func loop(t *testing.T) *hub {
+func loop(t *testing.T) *hub { return loopWith(t, func(*hub) {}) }
+
+func loopWith(t *testing.T, prepare func(*hub)) *hub {
 	h := newHub("cluster.local", slog.New(slog.NewTextHandler(io.Discard, nil)), status.NewMetrics())
+	prepare(h)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { defer close(done); h.run(ctx) }()

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/meshpilot/pilot/pkg/discovery/phases"
+	"github.com/meshpilot/pilot/pkg/discovery/replica"
 	"github.com/meshpilot/pilot/pkg/discovery/status"
 	"github.com/meshpilot/pilot/pkg/meshconfig"
 	"github.com/meshpilot/pilot/pkg/model"
@@ -24,15 +25,22 @@ const lookTime = 5 * time.Second
 // before its phase is stored. The hub owns them; nil: there are no phases.
 type rollouts struct {
 	engine *rollout.Engine
-	store  phases.Store
-	wanted []model.Wanted // of the snapshot in force
-	waits  map[model.Target]rollout.Wait
-	again  time.Time        // when something may move although nothing is new; zero is never
-	newsAt time.Time        // when news are looked at; zero: there are none
-	first  time.Time        // of these news
-	failed error            // of storing
-	shown  []status.Rollout // nil: to be made anew
-	began  timeline
+	group  replica.Group
+	term   uint64 // of this replica's leadership, whose phases engine has; 0: it follows
+	serial uint64 // of the phases that it follows
+	known  bool   // some phases are in force
+	claim  bool   // they are stored also if they are as before
+	open   bool   // some target is under way
+
+	numbers *replica.Metrics // nil if there can be no other replica
+	wanted  []model.Wanted   // of the snapshot in force
+	waits   map[model.Target]rollout.Wait
+	again   time.Time        // when something may move although nothing is new; zero is never
+	newsAt  time.Time        // when news are looked at; zero: there are none
+	first   time.Time        // of these news
+	failed  error            // of storing
+	shown   []status.Rollout // nil: to be made anew
+	began   timeline
 
 	metrics *status.Metrics
 }
@@ -42,10 +50,22 @@ func newRollouts(store phases.Store, m *status.Metrics) (*rollouts, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &rollouts{
-		engine: rollout.NewEngine(stored), store: store, metrics: m,
+	r := newReplicated(replica.Alone{Store: store}, m)
+	r.engine, r.term, r.known = rollout.NewEngine(stored), 1, true
+	return r, nil
+}
+
+// newReplicated follows a group: nothing is in force before its phases are
+// known.
+func newReplicated(g replica.Group, m *status.Metrics) *rollouts {
+	r := &rollouts{
+		engine: rollout.NewEngine(nil), group: g, metrics: m,
 		waits: map[model.Target]rollout.Wait{}, began: timeline{},
-	}, nil
+	}
+	if !r.alone() {
+		r.numbers = replica.NewMetrics(m.Registry())
+	}
+	return r
 }
 
 // build makes the snapshot of inputs in the phases that follow from them.
@@ -57,7 +77,7 @@ func (r *rollouts) build(in *model.Inputs, now time.Time) *model.Snapshot {
 	s := model.Build(*in)
 	r.shown = nil
 	r.wanted = s.Targets()
-	if r.change(now, func() bool { return r.engine.Want(r.wanted, now) }) {
+	if r.want(now) {
 		in.Phases = r.engine.Phases()
 		s = model.Build(*in)
 		r.wanted = s.Targets()
@@ -66,18 +86,27 @@ func (r *rollouts) build(in *model.Inputs, now time.Time) *model.Snapshot {
 	return s
 }
 
+// want takes in what policy wants; who follows leaves that to the leader.
+func (r *rollouts) want(now time.Time) (moved bool) {
+	if r.term == 0 {
+		return r.engine.Seed(r.wanted, now)
+	}
+	return r.change(now, func() bool { return r.engine.Want(r.wanted, now) })
+}
+
 // change lets the engine move, and takes that back if it cannot be stored.
 func (r *rollouts) change(now time.Time, move func() bool) (moved bool) {
 	before := maps.Clone(r.engine.States())
 	moved = move()
 	r.shown = nil
-	if r.failed == nil && maps.Equal(before, r.engine.States()) {
+	if r.failed == nil && !r.claim && maps.Equal(before, r.engine.States()) {
 		return moved
 	}
-	if r.failed = r.store.Save(r.engine.States()); r.failed != nil {
+	if r.failed = r.group.Save(r.engine.States()); r.failed != nil {
 		r.engine = rollout.NewEngine(before)
 		return false
 	}
+	r.claim = false
 	r.began.follow(before, r.engine.States(), r.metrics, now)
 	return moved
 }
@@ -85,7 +114,7 @@ func (r *rollouts) change(now time.Time, move func() bool) (moved bool) {
 // news says that evidence changed: it is looked at when it is quiet, but not
 // later than a refresh delay.
 func (r *rollouts) news(now time.Time, longest time.Duration) {
-	if r == nil || len(r.waits) == 0 {
+	if r == nil || len(r.waits) == 0 && !r.open {
 		return
 	}
 	if r.first.IsZero() {
@@ -103,8 +132,14 @@ func (r *rollouts) due() time.Time {
 }
 
 // step moves the targets whose evidence allows it, and says whether any did.
-func (r *rollouts) step(see *observation, now time.Time) (moved bool) {
+func (r *rollouts) step(see *replica.Observation, now time.Time) (moved bool) {
 	r.again, r.newsAt, r.first = time.Time{}, time.Time{}, time.Time{}
+	if r.term == 0 {
+		if r.hold(); r.open || r.failed != nil {
+			r.again = now.Add(openTime)
+		}
+		return false
+	}
 	waits := map[model.Target]rollout.Wait{}
 	moved = r.change(now, func() bool {
 		moved := false
@@ -114,7 +149,7 @@ func (r *rollouts) step(see *observation, now time.Time) (moved bool) {
 			if !state.Watched(w.Rollout, now) {
 				continue
 			}
-			wait := r.engine.Step(w, see.evidence(w, state), now)
+			wait := r.engine.Step(w, see.Evidence(w, state), now)
 			if r.engine.States()[w.Target].Phase != state.Phase {
 				moved = true
 				continue
@@ -129,6 +164,9 @@ func (r *rollouts) step(see *observation, now time.Time) (moved bool) {
 	r.waits = waits
 	if len(waits) > 0 {
 		r.again = earlier(r.again, now.Add(lookTime))
+	}
+	if r.open && !r.alone() {
+		r.again = earlier(r.again, now.Add(openTime))
 	}
 	if r.failed != nil {
 		r.again = now.Add(retryTime)
@@ -214,8 +252,11 @@ func (h *hub) heard(now time.Time) {
 // stepRollouts moves what is proven, and lets the proxies have it.
 func (h *hub) stepRollouts(now time.Time) {
 	s := h.snapshot.Load()
+	if h.rollouts.term != h.rollouts.group.Term() {
+		h.regroup(now)
+	}
 	moved, failed := false, h.rollouts.failed
-	h.timed("rollout", func() { moved = h.rollouts.step(h.observe(s), now) })
+	h.timed("rollout", func() { moved = h.rollouts.step(h.observe(s, now), now) })
 	h.tellRollouts()
 	if moved {
 		h.ledger.stepped()

@@ -19,6 +19,7 @@ import (
 	"github.com/meshpilot/pilot/pkg/discovery/ads"
 	"github.com/meshpilot/pilot/pkg/discovery/ads/wire"
 	"github.com/meshpilot/pilot/pkg/discovery/phases"
+	"github.com/meshpilot/pilot/pkg/discovery/replica"
 	"github.com/meshpilot/pilot/pkg/discovery/status"
 	"github.com/meshpilot/pilot/pkg/discovery/survey"
 	"github.com/meshpilot/pilot/pkg/discovery/tlsport"
@@ -47,6 +48,9 @@ type Options struct {
 	// Phases keeps how far changes of modes are, so that they can be carried
 	// out on proof; nil: a mode is in force at once.
 	Phases phases.Store
+	// Replicas are the control planes that run beside this one and share its
+	// phases, in place of Phases; nil: there is none.
+	Replicas replica.Group
 
 	PlaintextAddress string // xDS without TLS, usually 127.0.0.1:15010
 	// PlaintextRemote allows a PlaintextAddress that other machines reach:
@@ -107,7 +111,10 @@ func Listen(o Options) (*Server, error) {
 	}
 	m := status.NewMetrics()
 	s := &Server{options: o, metrics: m, hub: newHub(o.Domain, o.Log, m)}
-	if o.Phases != nil {
+	switch {
+	case o.Replicas != nil:
+		s.hub.rollouts = newReplicated(o.Replicas, m)
+	case o.Phases != nil:
 		var err error
 		if s.hub.rollouts, err = newRollouts(o.Phases, m); err != nil {
 			return nil, err
@@ -318,10 +325,7 @@ func (s *Server) Run(ctx context.Context) error {
 func (s *Server) pages() status.Pages {
 	return status.Pages{
 		Ready: func() []string {
-			if s.hub.published.Load().Snapshot == nil {
-				return []string{"no complete configuration was read yet"}
-			}
-			return nil
+			return s.hub.unready()
 		},
 		State: func(context.Context) (status.State, error) { return s.State(), nil },
 		Config: func(_ context.Context, node string) ([]status.Resources, bool, error) {

@@ -71,6 +71,22 @@ func (in *Inputs) Revision() Revision {
 	}
 }
 
+// Ground is a fingerprint of the inputs without what comes and goes all the
+// time: workloads and endpoints, phases, and what is known from proxies.
+func (in *Inputs) Ground() string {
+	services := slices.Clone(in.Services)
+	for i := range services {
+		services[i].Ports = slices.Clone(services[i].Ports)
+		for j := range services[i].Ports {
+			services[i].Ports[j].Endpoints, services[i].Ports[j].Accounts = nil, nil
+		}
+	}
+	sum := fingerprint([]Fingerprint{
+		fingerprint(parts([]Mesh{in.Mesh})), fingerprint(parts(services)), fingerprint(parts(in.Policies)), fingerprint(parts(in.Rules)),
+	})
+	return hex.EncodeToString(sum[:8])
+}
+
 // String is short, and enough to tell revisions apart.
 func (r Revision) String() string {
 	sum := fingerprint([]Fingerprint{r.mesh, r.services, r.policies, r.rules})

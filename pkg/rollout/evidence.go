@@ -21,6 +21,8 @@ type Evidence struct {
 	Plaintext, Mesh []Blocker
 	// Peers are who was seen without mesh mTLS, newest first.
 	Peers []Peer
+	// AsOf is until when all of this was seen; zero: until now.
+	AsOf time.Time
 }
 
 // Server is one workload of a target.

@@ -192,8 +192,12 @@ func (e Evidence) served() []Blocker {
 // is when that is over if all stays quiet.
 func (e Evidence) moved(s State, quiet time.Duration, now time.Time) (out []Blocker, after time.Time) {
 	out = append(append(e.served(), e.Clients...), e.Plaintext...)
+	late := time.Duration(0) // what happened meanwhile is not told yet
+	if !e.AsOf.IsZero() {
+		late = max(0, now.Sub(e.AsOf))
+	}
 	wait := func(since time.Time, b Blocker) {
-		if at := since.Add(quiet); at.After(now) {
+		if at := since.Add(quiet + late); at.After(now) {
 			out = append(out, b)
 			if after.IsZero() || at.After(after) {
 				after = at

@@ -136,6 +136,22 @@ func (e *Engine) Want(targets []model.Wanted, now time.Time) (moved bool) {
 	return moved
 }
 
+// Seed gives targets that were never seen their state, as Want does, and
+// leaves all others: for who follows another's engine. It says whether a phase
+// is another than the snapshot of targets had.
+func (e *Engine) Seed(targets []model.Wanted, now time.Time) (moved bool) {
+	for i := range targets {
+		w := &targets[i]
+		s, ok := e.states[w.Target]
+		if !ok {
+			s = e.seed(w, now)
+			e.states[w.Target] = s
+		}
+		moved = moved || s.Phase != w.Decision.Phase
+	}
+	return moved
+}
+
 // succeeded says that a group is whole again, of whose parts t was one, or
 // was split into parts that are there.
 func succeeded(t model.Target, here, split map[model.Target]bool) bool {

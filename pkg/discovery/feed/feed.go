@@ -208,7 +208,7 @@ func (p *proxy) copy() Proxy {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	out := Proxy{
-		Stats: p.statsSince, Ports: make(map[uint16]Traffic, len(p.ports)),
+		Stats: p.statsSince, Gap: p.gapAt, Ports: make(map[uint16]Traffic, len(p.ports)),
 		HandshakeErrors: p.handshakeErrors, Records: p.read, Excess: p.excess,
 		absent: Open{Known: p.known(), At: p.flushed},
 	}

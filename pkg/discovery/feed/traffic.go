@@ -13,6 +13,8 @@ type Proxy struct {
 	// Logs is since when no record can have been missed, Stats since when its
 	// stats come; zero: they do not.
 	Logs, Stats time.Time
+	// Gap is when a record may have been missed last.
+	Gap time.Time
 	// Ports by container port; 0 is all ports that nothing names. Use Port to
 	// read one.
 	Ports map[uint16]Traffic

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/meshpilot/pilot/pkg/discovery/replica"
 	"github.com/meshpilot/pilot/pkg/meshconfig"
 	"github.com/meshpilot/pilot/pkg/model"
 	"github.com/meshpilot/pilot/pkg/rollout"
@@ -227,9 +228,10 @@ type Overview struct {
 	Proxies proxyCounts `json:"proxies"`
 	// Behind are the proxies that did not acknowledge what they should have now:
 	// the revision, or a step of a rollout that came after it.
-	Behind   []laggard     `json:"behind"`
-	Targets  targetCounts  `json:"targets"`
-	Problems problemCounts `json:"problems"`
+	Behind   []laggard        `json:"behind"`
+	Targets  targetCounts     `json:"targets"`
+	Problems problemCounts    `json:"problems"`
+	Replicas []replica.Member `json:"replicas,omitempty"`
 }
 
 // proxyCounts are of connected proxies, and of those that should be.
@@ -269,6 +271,7 @@ func (p Pages) status(r *http.Request, s State) (any, error) {
 func (s State) Overview(namespace string) Overview {
 	in := func(workload string) bool { return namespace == "" || strings.HasPrefix(workload, namespace+"/") }
 	out := Overview{Now: s.Now, Newest: s.revision(""), Behind: []laggard{}, Targets: targetCounts{Phases: map[string]int{}}}
+	out.Replicas = s.Replicas
 	out.Newest.UnderWay = s.underWay(namespace)
 	out.Newest.Laggards = slices.DeleteFunc(out.Newest.Laggards, func(l laggard) bool { return !in(l.Workload) })
 	connected := map[string]bool{}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/meshpilot/pilot/pkg/discovery/replica"
 	"github.com/meshpilot/pilot/pkg/identity/inspect"
 	"github.com/meshpilot/pilot/pkg/meshconfig"
 	"github.com/meshpilot/pilot/pkg/model"
@@ -29,7 +30,8 @@ type State struct {
 	Findings []Finding
 	Proxies  []Proxy
 	Edits    []Edit
-	Rollouts []Rollout // of all targets, sorted; none without phases
+	Rollouts []Rollout        // of all targets, sorted; none without phases
+	Replicas []replica.Member // by name, with this one; none if there can be no other
 }
 
 // Mesh says where the mesh configuration in force comes from.
@@ -129,6 +131,7 @@ func (p Pages) Handler() http.Handler {
 	mux.Handle("GET /debug/problems", p.debug(p.problems))
 	mux.Handle("GET /debug/proxies", p.debug(p.proxies))
 	mux.Handle("GET /debug/edits", p.debug(p.edits))
+	mux.Handle("GET /debug/replicas", p.debug(p.replicas))
 	mux.Handle("GET /debug/status", p.debug(p.status))
 	mux.Handle("GET /debug/revision", p.debug(p.revision))
 	mux.Handle("GET /debug/config", p.debug(p.config))
@@ -226,6 +229,7 @@ func (p Pages) index(*http.Request, State) (any, error) {
 		{"/debug/proxies?proxy=", "connected proxies: versions sent, acknowledged, refused"},
 		{"/debug/status?namespace=", "the mesh at a glance: revision, proxies, targets under way, problems"},
 		{"/debug/revision?revision=", "which proxies did not acknowledge a revision yet; the newest if none is named"},
+		{"/debug/replicas", "control planes that serve this mesh: who leads, how old its report is, how many proxies it has"},
 		{"/debug/edits", "the last edits, and when the last proxy had accepted them"},
 		{"/debug/config?proxy=", "all resources of one proxy, by its node id"},
 		{"/debug/mtls?service=&namespace=", "per service port and client namespace: who accepts and who sends what"},
@@ -294,4 +298,9 @@ func (p Pages) certificates(*http.Request, State) (any, error) {
 
 func (p Pages) edits(_ *http.Request, s State) (any, error) {
 	return append([]Edit{}, s.Edits...), nil
+}
+
+// replicas shows all control planes that serve the mesh.
+func (p Pages) replicas(_ *http.Request, s State) (any, error) {
+	return append([]replica.Member{}, s.Replicas...), nil
 }

@@ -42,6 +42,7 @@ type Lease struct {
 	mu      sync.Mutex
 	term    context.Context // of the leadership; nil while another leads
 	end     context.CancelFunc
+	terms   uint64
 	leaving bool // it is over
 	holder  string
 	changed chan struct{}  // closed when term or holder change
@@ -77,6 +78,16 @@ func (l *Lease) Leader() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.term != nil && l.term.Err() == nil && l.lock.fresh(time.Now())
+}
+
+// Term numbers this replica's leaderships; 0: it does not lead.
+func (l *Lease) Term() uint64 {
+	if !l.Leader() {
+		return 0
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.terms
 }
 
 // Changed is closed when another replica leads, or none.
@@ -132,6 +143,7 @@ func (l *Lease) won(ctx context.Context) {
 	defer l.mu.Unlock()
 	if ctx.Err() == nil && l.term == nil && !l.leaving {
 		l.term, l.end = context.WithCancel(ctx)
+		l.terms++
 		l.tell()
 	}
 }
