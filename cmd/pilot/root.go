@@ -78,7 +78,7 @@ func rootCmd() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(labCmd(), serveCmd(), validateCmd(), checkCmd(), renderCmd(), diffCmd(), explainCmd(), planCmd(), readinessCmd(), statusCmd(), waitCmd(), bootstrapCmd(), certsCmd(), nodeAgentCmd(), injectCmd(), captureCmd(), proxyCmd(), versionCmd())
+	root.AddCommand(labCmd(), serveCmd(), validateCmd(), checkCmd(), renderCmd(), diffCmd(), explainCmd(), planCmd(), readinessCmd(), statusCmd(), waitCmd(), bootstrapCmd(), certsCmd(), nodeAgentCmd(), injectCmd(), installCmd(), captureCmd(), proxyCmd(), versionCmd())
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return fmt.Errorf("%w\nSee '%s --help'", err, cmd.CommandPath())
 	})

@@ -95,7 +95,7 @@ type Edit struct {
 	Done bool `json:"done"`
 }
 
-// Pages serves /readyz and /debug/.
+// Pages serves /livez, /readyz and /debug/.
 type Pages struct {
 	// Ready lists why the control plane is not ready; it may not block.
 	Ready func() []string
@@ -126,6 +126,7 @@ type Resources struct {
 // Handler is the HTTP side of the pages.
 func (p Pages) Handler() http.Handler {
 	mux := http.NewServeMux()
+	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })
 	mux.HandleFunc("GET /readyz", p.readyz)
 	mux.Handle("GET /debug/{$}", p.debug(p.index))
 	mux.Handle("GET /debug/problems", p.debug(p.problems))
@@ -224,6 +225,7 @@ func (p Pages) index(*http.Request, State) (any, error) {
 		About string `json:"about"`
 	}
 	return []page{
+		{"/livez", "that the process answers"},
 		{"/readyz", "whether proxies are served, and if not, why"},
 		{"/debug/problems?severity=&namespace=", "problems in force, the gravest first"},
 		{"/debug/proxies?proxy=", "connected proxies: versions sent, acknowledged, refused"},

@@ -210,8 +210,10 @@ func TestPagesForOthers(t *testing.T) {
 			t.Errorf("%s: got %d", remote, w.Code)
 		}
 	}
-	if w := get(p, "GET", "/readyz", "10.0.0.9:4000"); w.Code != 200 {
-		t.Errorf("readyz: got %d, want an answer for everybody", w.Code)
+	for _, path := range []string{"/livez", "/readyz"} {
+		if w := get(p, "GET", path, "10.0.0.9:4000"); w.Code != 200 {
+			t.Errorf("%s: got %d, want an answer for everybody", path, w.Code)
+		}
 	}
 	p.Remote = true
 	if w := get(p, "GET", "/debug/mesh", "10.0.0.9:4000"); w.Code != 200 {
