@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"slices"
 	"strings"
 	"syscall"
@@ -21,8 +22,8 @@ const (
 	ruleCallee   = "begun while the callee's Envoy was away"
 )
 
-// settleTime is how long after an Envoy is gone the calls that it carried may
-// fail, and after the next is live those that met none.
+// settleTime is how long after the next Envoy is live the calls may fail that
+// began before that.
 const settleTime = time.Second
 
 // Outage is an Envoy that the drill took away, and the calls that this explains.
@@ -44,12 +45,9 @@ func (o *Outage) explains(c *lab.Call) string {
 	callee := slices.ContainsFunc(c.Endpoints, func(e lab.Endpoint) bool { return e.Workload == o.id })
 	switch {
 	case !callee && c.Caller != o.id || !nobodyThere(c.Err):
-	case c.End.Before(o.Begin), !o.Live.IsZero() && c.Begin.After(o.Live):
+	case c.End.Before(o.Begin), !o.Live.IsZero() && (c.Begin.After(o.Live) || c.End.After(o.Live.Add(settleTime))):
 	case c.Begin.Before(o.Begin):
-		if o.Gone.IsZero() || !c.End.After(o.Gone.Add(settleTime)) {
-			return ruleUnderWay
-		}
-	case !o.Live.IsZero() && c.End.After(o.Live.Add(settleTime)):
+		return ruleUnderWay
 	case c.Caller == o.id:
 		return ruleCaller
 	default:
@@ -70,7 +68,7 @@ func (o *Outage) away() time.Duration {
 // or who did was gone. Refusals, failed handshakes, answers of somebody else
 // and calls that nobody answered in time are not that.
 func nobodyThere(err error) bool {
-	for _, gone := range []error{syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.EPIPE, io.EOF, io.ErrUnexpectedEOF, io.ErrClosedPipe} {
+	for _, gone := range []error{syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.EPIPE, net.ErrClosed, io.EOF, io.ErrUnexpectedEOF, io.ErrClosedPipe} {
 		if errors.Is(err, gone) {
 			return true
 		}
@@ -80,7 +78,10 @@ func nobodyThere(err error) bool {
 		// Envoy's own words, with the cause at the end if it was TLS's.
 		return strings.HasSuffix(text, "reset reason: remote connection failure") || strings.HasSuffix(text, "reset reason: connection termination")
 	}
-	return text == "closed without an answer" || strings.HasPrefix(text, "the stream ended: ")
+	// The application's words for a closed connection, those of Go's HTTP/2 for
+	// one that was never opened, and for a stream that its Envoy had to end.
+	return text == "closed without an answer" || strings.HasSuffix(text, "client conn could not be established") ||
+		strings.HasSuffix(text, "; INTERNAL_ERROR; received from peer")
 }
 
 // outage opens one; the two functions tell how it goes on.
