@@ -165,6 +165,7 @@ func TestOutageExplains(t *testing.T) {
 		{"after it was live", over, web, cart, 3001, 3002, upstream, ""},
 		{"begun in time, failed too late", over, web, cart, 2900, 4001, upstream, ""},
 		{"another pair", over, web, stock, 200, 201, upstream, ""},
+		{"a stream without connection", over, web, cart, -100, 300, fmt.Errorf("the stream ended: %w", errors.New("http2: client conn is closed")), ruleUnderWay},
 		{"refused for plaintext", over, web, cart, 200, 201, errors.New("status 403: plaintext refused"), ""},
 		{"a failed handshake", over, web, cart, 200, 201, errors.New(upstream.Error() + ", transport failure reason: TLS_error:|268435581:SSL routines:"), ""},
 		{"no endpoint", over, web, cart, 200, 201, errors.New("status 503: no healthy upstream"), ""},

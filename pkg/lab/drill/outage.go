@@ -78,10 +78,10 @@ func nobodyThere(err error) bool {
 		// Envoy's own words, with the cause at the end if it was TLS's.
 		return strings.HasSuffix(text, "reset reason: remote connection failure") || strings.HasSuffix(text, "reset reason: connection termination")
 	}
-	// The application's words for a closed connection, those of Go's HTTP/2 for
-	// one that was never opened, and for a stream that its Envoy had to end.
-	return text == "closed without an answer" || strings.HasSuffix(text, "client conn could not be established") ||
-		strings.HasSuffix(text, "; INTERNAL_ERROR; received from peer")
+	// The application's words for a closed connection, and those of Go's HTTP for
+	// one that is gone, and for a stream that the Envoy had to end.
+	return text == "closed without an answer" || strings.Contains(text, "http2: ") ||
+		strings.HasSuffix(text, "received from peer") || strings.HasSuffix(text, "server closed idle connection")
 }
 
 // outage opens one; the two functions tell how it goes on.
