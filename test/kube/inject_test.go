@@ -19,11 +19,14 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"sigs.k8s.io/yaml"
 
 	"github.com/meshpilot/pilot/internal/kubetest"
 	"github.com/meshpilot/pilot/manifests"
 	"github.com/meshpilot/pilot/pkg/identity"
 	"github.com/meshpilot/pilot/pkg/identity/secrets"
+	"github.com/meshpilot/pilot/pkg/inject"
+	"github.com/meshpilot/pilot/pkg/meshconfig"
 	"github.com/meshpilot/pilot/pkg/meshconfig/kube/hooks"
 	"github.com/meshpilot/pilot/test/kube/node"
 )
@@ -292,53 +295,80 @@ func (a *admitted) injection(t *testing.T) {
 	}
 
 	a.secret(t, "shop", "default")
-	for _, name := range []string{"cart", "web"} {
-		_, err := a.Client.CoreV1().Services("shop").Create(t.Context(), &corev1.Service{
-			ObjectMeta: metav1.ObjectMeta{Name: name},
-			Spec: corev1.ServiceSpec{Selector: map[string]string{"app": name}, Ports: []corev1.ServicePort{
-				{Name: "http", Port: 80, TargetPort: intstr.FromInt32(8080)},
-			}},
-		}, metav1.CreateOptions{})
+	servers := []*node.Pod{
+		a.runApp(t, "native", nil, false),
+		a.runApp(t, "tproxy", map[string]string{"sidecar.istio.io/interceptionMode": "TPROXY"}, false),
+		a.runApp(t, "classic", nil, true),
+	}
+	web := a.runApp(t, "web", nil, false)
+	a.Kubectl(t, `{apiVersion: authentication.istio.io/v1alpha1, kind: Policy, metadata: {name: default, namespace: shop}, spec: {peers: [{mtls: {}}]}}`, "apply", "-f", "-")
+	for _, server := range servers {
+		host := server.Name + ".shop"
+		service, err := a.Client.CoreV1().Services("shop").Get(t.Context(), server.Name, metav1.GetOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
-	}
-	run := func(name string) *node.Pod {
-		return a.Run(t, &corev1.Pod{
-			ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name, Labels: map[string]string{"app": name}},
-			Spec: corev1.PodSpec{Containers: []corev1.Container{{
-				Name: "app", Image: node.AppImage, Ports: []corev1.ContainerPort{{Name: "http", ContainerPort: 8080}},
-			}}},
+		eventually(t, "a call between sidecars has mutual TLS: "+host, func() error {
+			code, body := get(t.Context(), web.Space.Dial, host, service.Spec.ClusterIP+":80")
+			if code != http.StatusOK || !strings.Contains(body, "spiffe://cluster.local/ns/shop/sa/default") {
+				return fmt.Errorf("%d %s", code, body)
+			}
+			return nil
 		})
+		eventually(t, "a call in plaintext is refused by the sidecar: "+host, func() error {
+			code, body := get(t.Context(), a.Network.Dial, host, server.Address+":8080")
+			if code != http.StatusForbidden || !strings.Contains(body, "plaintext refused") {
+				return fmt.Errorf("%d %s", code, body)
+			}
+			return nil
+		})
+		for _, port := range []string{"15000", "15021"} {
+			if code, body := get(t.Context(), a.Network.Dial, "", server.Address+":"+port); code == http.StatusOK {
+				t.Errorf("port %s of %s is open to others: %s", port, host, body)
+			}
+		}
 	}
-	cart, web := run("cart"), run("web")
-	a.Kubectl(t, `{apiVersion: authentication.istio.io/v1alpha1, kind: Policy, metadata: {name: cart, namespace: shop}, spec: {targets: [{name: cart}], peers: [{mtls: {}}]}}`, "apply", "-f", "-")
-	service, err := a.Client.CoreV1().Services("shop").Get(t.Context(), "cart", metav1.GetOptions{})
+	for _, p := range append(servers, web) {
+		p.Delete(t) // its hook drains
+	}
+}
+
+// runApp runs the application with its service, and the sidecar that the
+// webhook adds or, if it is to be classic, that was added to its manifest.
+func (a *admitted) runApp(t *testing.T, name string, annotations map[string]string, classic bool) *node.Pod {
+	t.Helper()
+	_, err := a.Client.CoreV1().Services("shop").Create(t.Context(), &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec: corev1.ServiceSpec{Selector: map[string]string{"app": name}, Ports: []corev1.ServicePort{
+			{Name: "http", Port: 80, TargetPort: intstr.FromInt32(8080)},
+		}},
+	}, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "a call between sidecars has mutual TLS", func() error {
-		code, body := get(t.Context(), web.Space.Dial, "cart.shop", service.Spec.ClusterIP+":80")
-		if code != http.StatusOK || !strings.Contains(body, "spiffe://cluster.local/ns/shop/sa/default") {
-			return fmt.Errorf("%d %s", code, body)
-		}
-		return nil
-	})
-	eventually(t, "a call in plaintext is refused by the sidecar", func() error {
-		code, body := get(t.Context(), a.Network.Dial, "cart.shop", cart.Address+":8080")
-		if code != http.StatusForbidden || !strings.Contains(body, "plaintext refused") {
-			return fmt.Errorf("%d %s", code, body)
-		}
-		return nil
-	})
-	if code, body := get(t.Context(), a.Network.Dial, "", cart.Address+":15000"); code == http.StatusOK {
-		t.Errorf("Envoy's admin endpoint is open to others: %s", body)
+	pod := &corev1.Pod{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"},
+		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name, Labels: map[string]string{"app": name}, Annotations: annotations},
+		Spec: corev1.PodSpec{Containers: []corev1.Container{{
+			Name: "app", Image: node.AppImage, Ports: []corev1.ContainerPort{{Name: "http", ContainerPort: 8080}},
+		}}},
 	}
-	if code, body := get(t.Context(), a.Network.Dial, "", cart.Address+":15021"); code == http.StatusOK {
-		t.Errorf("the status port shows more than whether it is ready: %s", body)
+	if classic {
+		text, err := yaml.Marshal(pod)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, _, problems := inject.Manifests(text, "pod.yaml", inject.Settings{
+			Mesh: &meshconfig.DefaultMesh().Mesh, Image: "image", ControlPlaneNamespace: "istio-system", Drain: 100 * time.Millisecond,
+		})
+		if len(problems) > 0 {
+			t.Fatal(problems)
+		}
+		if err := yaml.Unmarshal(out, pod); err != nil {
+			t.Fatal(err)
+		}
 	}
-	web.Delete(t)
-	cart.Delete(t) // its hook drains
+	return a.Run(t, pod)
 }
 
 // secret is what the control plane keeps for a service account.
