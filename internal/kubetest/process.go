@@ -55,7 +55,7 @@ func NewProcess(s ProcessSpec) *Process {
 func (p *Process) Start() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.running() {
+	if p.alive() {
 		return errors.New(p.spec.Name + " runs already")
 	}
 	log, err := os.OpenFile(p.spec.Log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
@@ -106,7 +106,14 @@ func (p *Process) run(cmd *exec.Cmd) error {
 	return nil
 }
 
-func (p *Process) running() bool {
+// Running says whether it was started and has not ended.
+func (p *Process) Running() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.alive()
+}
+
+func (p *Process) alive() bool {
 	if p.cmd == nil {
 		return false
 	}

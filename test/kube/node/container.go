@@ -239,11 +239,15 @@ func (p *Pod) probe(ctx context.Context, c *corev1.Container, probe *corev1.Prob
 		return p.node.Network.Dial(ctx, address)
 	}}
 	client := &http.Client{Transport: transport, Timeout: time.Second}
+	process := p.Processes[c.Name]
 	err := until(ctx, func(ctx context.Context) (bool, error) {
 		err := p.probeOnce(ctx, client, c, probe)
+		if err != nil && process != nil && !process.Running() {
+			return true, fmt.Errorf("%w; it ended", err)
+		}
 		return err == nil, err
 	})
-	if process := p.Processes[c.Name]; err != nil && process != nil {
+	if err != nil && process != nil {
 		return fmt.Errorf("%w\n%s", err, process.Tail())
 	}
 	return err

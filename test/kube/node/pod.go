@@ -241,14 +241,18 @@ func until(ctx context.Context, f func(context.Context) (bool, error)) error {
 	defer cancel()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
+	var last error // but for those of the end
 	for {
 		done, err := f(ctx)
 		if done {
 			return err
 		}
+		if ctx.Err() == nil || last == nil {
+			last = err
+		}
 		select {
 		case <-ctx.Done():
-			return errors.Join(ctx.Err(), err)
+			return errors.Join(ctx.Err(), last)
 		case <-tick.C:
 		}
 	}
