@@ -80,8 +80,8 @@ func nobodyThere(err error) bool {
 	}
 	// The application's words for a closed connection, and those of Go's HTTP for
 	// one that is gone, and for a stream that the Envoy had to end.
-	return text == "closed without an answer" || strings.Contains(text, "http2: ") ||
-		strings.HasSuffix(text, "received from peer") || strings.HasSuffix(text, "server closed idle connection")
+	return text == "closed without an answer" || strings.Contains(text, "http2: ") || strings.HasSuffix(text, "received from peer") ||
+		strings.HasSuffix(text, "connection loss") || strings.HasSuffix(text, "server closed idle connection")
 }
 
 // outage opens one; the two functions tell how it goes on.
