@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/meshpilot/pilot/pkg/discovery/replica"
 	"github.com/meshpilot/pilot/pkg/discovery/status"
 	"github.com/spf13/cobra"
 )
@@ -130,6 +131,10 @@ func inPlace(w io.Writer) bool {
 // contentKey is an overview without what changes all the time.
 func contentKey(o status.Overview) string {
 	o.Now = time.Time{}
+	o.Replicas = slices.Clone(o.Replicas)
+	for i := range o.Replicas {
+		o.Replicas[i].Age = 0
+	}
 	o.Newest.UnderWay = slices.Clone(o.Newest.UnderWay)
 	for i := range o.Newest.UnderWay {
 		waits := slices.Clone(o.Newest.UnderWay[i].Waits)
@@ -156,6 +161,13 @@ func printOverview(w io.Writer, o status.Overview) error {
 	p.add("targets   %s", targetsLine(o))
 	p.add("proxies   %s", proxiesLine(o))
 	p.add("problems  %s, %s, %s", plural(o.Problems.Errors, "error"), plural(o.Problems.Warnings, "warning"), plural(o.Problems.Infos, "info"))
+	for i, k := range o.Replicas {
+		if i == 0 {
+			p.add("replicas  %s", replicaLine(k))
+		} else {
+			p.add("          %s", replicaLine(k))
+		}
+	}
 	for i := range r.UnderWay {
 		if i == mostLines {
 			p.add("and %d more targets under way", len(r.UnderWay)-i)
@@ -169,6 +181,20 @@ func printOverview(w io.Writer, o status.Overview) error {
 	p.list("proxies behind", len(o.Behind), func(i int) string { return laggardLine(o.Behind[i].Workload, o.Behind[i].Lag, o.Now) })
 	p.list("sidecars that are not connected", len(o.Proxies.Missing), func(i int) string { return o.Proxies.Missing[i] })
 	return p.err
+}
+
+func replicaLine(k replica.Member) string {
+	text := fmt.Sprintf("%s: %s, revision %s", k.Name, ofProxies(k.Proxies), k.Revision)
+	if k.Leads {
+		text += ", leads"
+	}
+	if k.Self {
+		return text + ", asked here"
+	}
+	if k.Silent != "" {
+		text += ", " + k.Silent
+	}
+	return text + fmt.Sprintf(", heard %s ago", time.Duration(k.Age*float64(time.Second)).Round(time.Second))
 }
 
 func targetsLine(o status.Overview) string {

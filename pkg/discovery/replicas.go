@@ -116,6 +116,7 @@ func (h *hub) observe(s *model.Snapshot, now time.Time) *replica.Observation {
 	own := replica.Sources{
 		Snapshot: s, Ground: h.ground, Streams: h.store.Progress(), Traffic: h.feed.Of,
 		Withheld: func(p *ads.Progress) { h.withheld(s, p) }, Wanted: r.wanted, States: r.engine.States(),
+		Listed: !r.alone(),
 	}
 	report := own.Report(now)
 	r.open = len(report.Phases) > 0

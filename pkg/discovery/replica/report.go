@@ -22,6 +22,9 @@ type Sources struct {
 	// Wanted are the targets of the snapshot, States how far all are.
 	Wanted []model.Wanted
 	States map[model.Target]rollout.State
+	// Listed has proxies in the report also when no target is under way: when
+	// this replica is lost, others know by it whether all are back.
+	Listed bool
 }
 
 // Report is what is known of the proxies, as far as targets under way need it.
@@ -31,7 +34,7 @@ func (s *Sources) Report(now time.Time) rollout.Report {
 		Clients: map[model.WorkloadID]string{}, Servers: map[model.WorkloadID]rollout.Told{},
 	}
 	open := s.underWay(&r, now)
-	if len(r.Phases) == 0 {
+	if len(r.Phases) == 0 && !s.Listed {
 		return r
 	}
 	streams := map[model.WorkloadID]ads.Progress{} // of the newest

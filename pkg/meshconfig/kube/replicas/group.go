@@ -98,7 +98,7 @@ func (g *Group) Trouble() []string {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	var out []string
-	for _, about := range []string{"phases", "report", "watch"} {
+	for _, about := range []string{"name", "phases", "report", "watch"} {
 		if text := g.trouble[about]; text != "" {
 			out = append(out, text)
 		}
@@ -177,7 +177,12 @@ func (g *Group) see(cm *corev1.ConfigMap, now time.Time) {
 			g.troubled("phases", "the ConfigMap "+PhasesName+" is not what pilot stored there", g.phasesSeen(cm))
 		}
 	case partReport:
-		if name := cm.Name[min(len(ReportPrefix), len(cm.Name)):]; cm.Name == ReportPrefix+name && name != g.self {
+		name := cm.Name[min(len(ReportPrefix), len(cm.Name)):]
+		switch {
+		case cm.Name != ReportPrefix+name:
+		case name == g.self:
+			g.troubled("name", "each replica needs a name of its own (POD_NAME)", g.ownSeen(cm))
+		default:
 			if err := g.reportSeen(name, cm, now); err != nil {
 				g.options.Log.Warn("replicas: a report cannot be read", "replica", name, "error", err)
 			}

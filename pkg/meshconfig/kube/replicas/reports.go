@@ -3,6 +3,7 @@ package replicas
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -32,7 +33,7 @@ const (
 	// connect to another: Envoy waits for up to 30 s between attempts.
 	returnTime = 45 * time.Second
 	// forgetTime is when a silent replica that is no pod is taken for gone.
-	forgetTime = 5 * time.Minute
+	forgetTime = 30 * time.Second
 	keptBeats  = 256
 )
 
@@ -221,6 +222,24 @@ func (g *Group) reportSeen(name string, cm *corev1.ConfigMap, now time.Time) err
 		g.departs(name, before, now) // the process is another one
 	}
 	g.others[name] = next
+	return nil
+}
+
+// ownSeen is an error if another process reports under this one's name.
+func (g *Group) ownSeen(cm *corev1.ConfigMap) error {
+	text, err := rollout.Uncompress(cm.BinaryData[aboutKey])
+	if err != nil {
+		return nil // it is about to be written anew
+	}
+	var l letter
+	if err := json.Unmarshal(text, &l); err != nil {
+		return nil
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.announced && l.Boot != g.boot {
+		return errors.New("another process is " + g.self + ", too")
+	}
 	return nil
 }
 
