@@ -91,19 +91,10 @@ func serveCmd() *cobra.Command {
 			if o.Secrets, err = accounts.controller(o.CA, authority.renewal, o.Log); err != nil {
 				return err
 			}
-			serve := func(ctx context.Context) error { return serveInPhases(ctx, o, authority.dir) }
-			var webhooks *admission
 			if api != nil {
-				one, err := newReplica(api, self.namespace, o.Log)
-				if err != nil {
-					return err
-				}
-				serve = func(ctx context.Context) error { return one.serve(ctx, o) }
-				if webhooks, err = admit.open(&o, api); err != nil {
-					return err
-				}
+				return serveReplica(cmd.Context(), o, api, &admit, self.namespace)
 			}
-			return webhooks.beside(cmd.Context(), serve)
+			return serveInPhases(cmd.Context(), o, authority.dir)
 		},
 	}
 	from.register(cmd)
