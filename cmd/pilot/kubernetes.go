@@ -31,6 +31,16 @@ func serveKubernetes(o *discovery.Options, f *kubernetesFlags, namespace string)
 		return nil, err
 	}
 	kube.LogTo(o.Log)
-	o.Source = &kube.Source{Cluster: c, Namespace: namespace, Log: o.Log}
+	o.Source = &kube.Source{Cluster: c, Namespace: namespace, Initial: initialSettings(namespace), Log: o.Log}
 	return c, nil
+}
+
+// initialSettings are what a cluster begins with: the defaults, but for where
+// the control plane is.
+func initialSettings(namespace string) string {
+	text := "# What is not given has its default (docs/config-language.md). An edit takes effect within seconds.\nauthPolicy: NONE\n"
+	if namespace != "istio-system" {
+		text += "rootNamespace: " + namespace + "\ndefaultConfig:\n  discoveryAddress: " + pilotService + "." + namespace + ".svc:15012\n"
+	}
+	return text
 }

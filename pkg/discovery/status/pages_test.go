@@ -229,6 +229,9 @@ func TestReadyz(t *testing.T) {
 	if w.Code != 503 || w.Body.String() != want {
 		t.Errorf("got %d %s", w.Code, w.Body)
 	}
+	if w := get(p, "GET", "/livez", "10.0.0.9:4000"); w.Code != 200 {
+		t.Errorf("livez: got %d, want 200 of one that is not ready: a restart does not help", w.Code)
+	}
 }
 
 func TestPagesBeforeTheFirstBundle(t *testing.T) {

@@ -7,7 +7,8 @@
 // namespaces, serviceaccounts, discovery.k8s.io endpointslices,
 // apiextensions.k8s.io customresourcedefinitions, authentication.istio.io
 // policies and meshpolicies, security.istio.io peerauthentications, and
-// networking.istio.io destinationrules, serviceentries and workloadentries.
+// networking.istio.io destinationrules, serviceentries and workloadentries. It
+// creates the configmap istio if there is none.
 package kube
 
 import (
@@ -26,6 +27,9 @@ type Source struct {
 	Cluster *cluster.Cluster
 	// Namespace has the ConfigMap istio.
 	Namespace string
+	// Initial are the mesh settings that the ConfigMap gets if there is none at
+	// the start; empty: none is made.
+	Initial string
 	// Settle is how long changes are gathered before they are published; 0 is
 	// 30 ms.
 	Settle time.Duration
@@ -103,6 +107,9 @@ func (s *Source) Run(ctx context.Context, publish func(meshconfig.Bundle, []mesh
 				return err
 			}
 			begun = true
+			if bundle.Mesh == nil && s.Initial != "" {
+				s.makeSettings(ctx, w)
+			}
 			w.log.Info("read the cluster", "services", len(bundle.Services), "pods", len(bundle.Pods), "slices", len(bundle.EndpointSlices))
 		}
 		publish(bundle, problems)
