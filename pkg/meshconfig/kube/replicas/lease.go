@@ -58,6 +58,7 @@ func NewLease(client kubernetes.Interface, namespace, self string) *Lease {
 			LeaseMeta:  metav1.ObjectMeta{Namespace: namespace, Name: LeaseName},
 			Client:     client.CoordinationV1(),
 			LockConfig: resourcelock.ResourceLockConfig{Identity: self},
+			Labels:     map[string]string{"app.kubernetes.io/managed-by": "pilot"}, // by which an uninstall finds it
 		}},
 	}
 }
