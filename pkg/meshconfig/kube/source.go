@@ -1,14 +1,12 @@
-// Package kube is the source that follows a Kubernetes cluster: the ConfigMap
-// with the mesh settings, Services, EndpointSlices, Pods, Namespaces,
-// ServiceAccounts, and the custom resources that are installed. It publishes
-// complete bundles only.
+// Package kube is the source that follows a Kubernetes cluster, and publishes
+// complete bundles only: the mesh settings, what runs, and the custom resources
+// that are installed.
 //
-// It lists and watches configmaps (istio, in its namespace), services, pods,
-// namespaces, serviceaccounts, discovery.k8s.io endpointslices,
-// apiextensions.k8s.io customresourcedefinitions, authentication.istio.io
-// policies and meshpolicies, security.istio.io peerauthentications, and
-// networking.istio.io destinationrules, serviceentries and workloadentries. It
-// creates the configmap istio if there is none.
+// It lists and watches configmaps (istio, in its namespace; it creates that if
+// there is none), services, pods, namespaces, serviceaccounts, discovery.k8s.io
+// endpointslices, apiextensions.k8s.io customresourcedefinitions,
+// authentication.istio.io policies and meshpolicies, security.istio.io
+// peerauthentications, and networking.istio.io destinationrules, serviceentries, workloadentries.
 package kube
 
 import (
