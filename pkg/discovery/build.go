@@ -121,7 +121,7 @@ func (h *hub) apply(s *model.Snapshot) {
 	h.unsound.Store(h.translator.unsound())
 	h.problems.Set("translate", h.translator.problems()...)
 	h.ledger.applied(time.Now())
-	if equal(w, h.world.Load()) {
+	if h.asks() || equal(w, h.world.Load()) {
 		return
 	}
 	h.world.Store(w)
@@ -160,7 +160,7 @@ func (h *hub) revise() {
 	h.timed("revision", func() { next = h.inputs.Revision() })
 	change := next.ChangeSince(h.revision)
 	h.revision = next
-	h.ledger.revised(next.String(), change, h.store.Generation())
+	h.ledger.revised(next.String(), change, max(1, h.store.Generation())) // the first is yet to come while proxies are asked
 	if change != model.ChangeNothing {
 		h.log.Info("configuration in force", "revision", next.String(), "change", change)
 	}

@@ -170,6 +170,7 @@ func (h *hub) receive(d delivery) {
 	h.changed(d.at)
 	if first {
 		h.buildAt = d.at // proxies wait for it
+		h.expect(h.bundle, d.at)
 	}
 }
 
@@ -203,8 +204,10 @@ func (h *hub) turn(now time.Time) (next time.Time) {
 	if due := h.rollouts.due(); ready && !due.IsZero() && !due.After(now) && h.buildAt.IsZero() {
 		h.stepRollouts(now)
 	}
+	asked := h.ask(now) // which may build
+	next = earlier(next, asked)
 	if ready {
-		next = earlier(h.buildAt, h.classesAt)
+		next = earlier(next, earlier(h.buildAt, h.classesAt))
 	}
 	next = earlier(next, h.callsAt)
 	if h.buildAt.IsZero() && ready { // else a build comes first

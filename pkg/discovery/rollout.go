@@ -3,9 +3,11 @@ package discovery
 import (
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/meshpilot/pilot/pkg/discovery/adopt"
 	"github.com/meshpilot/pilot/pkg/discovery/phases"
 	"github.com/meshpilot/pilot/pkg/discovery/replica"
 	"github.com/meshpilot/pilot/pkg/discovery/status"
@@ -39,6 +41,7 @@ type rollouts struct {
 	newsAt  time.Time        // when news are looked at; zero: there are none
 	first   time.Time        // of these news
 	failed  error            // of storing
+	asking  *adopt.Wait      // nothing was stored: proxies are asked what they hold
 	shown   []status.Rollout // nil: to be made anew
 	began   timeline
 
@@ -52,6 +55,9 @@ func newRollouts(store phases.Store, m *status.Metrics) (*rollouts, error) {
 	}
 	r := newReplicated(replica.Alone{Store: store}, m)
 	r.engine, r.term, r.known = rollout.NewEngine(stored), 1, true
+	if stored == nil {
+		r.asking = &adopt.Wait{}
+	}
 	return r, nil
 }
 
@@ -68,14 +74,80 @@ func newReplicated(g replica.Group, m *status.Metrics) *rollouts {
 	return r
 }
 
+// stage has modes carried out in phases from now on.
+func (h *hub) stage(r *rollouts) {
+	h.rollouts = r
+	if r.asking != nil {
+		h.store.ReadAhead(adopt.Bytes)
+	}
+}
+
+// expect begins to wait for the proxies of the first bundle, if nothing was
+// stored.
+func (h *hub) expect(b *meshconfig.Bundle, now time.Time) {
+	if h.rollouts == nil || h.rollouts.asking == nil {
+		return
+	}
+	in, _ := meshconfig.Inputs(*b, h.domain)
+	h.rollouts.asking.Since = now
+	h.log.Info("no phases are stored, so proxies are asked what they hold")
+	for i := range in.Workloads {
+		if in.Workloads[i].Sidecar {
+			h.rollouts.asking.Expect = append(h.rollouts.asking.Expect, in.Workloads[i].ID)
+		}
+	}
+}
+
+// asks says whether proxies are still asked what they hold, so that nothing is
+// sent to them.
+func (h *hub) asks() bool { return h.rollouts != nil && h.rollouts.asking != nil }
+
+// ask looks at what the proxies hold, and begins to serve them when it is
+// known. It says when to look again; zero is never.
+func (h *hub) ask(now time.Time) time.Time {
+	if !h.asks() || h.built == nil {
+		return time.Time{}
+	}
+	again := h.rollouts.asking.Until(h.store.Claims, now)
+	if again.IsZero() {
+		h.adopt(now)
+		h.build()
+	}
+	return again
+}
+
+// adopt takes the phases from what the proxies hold.
+func (h *hub) adopt(now time.Time) {
+	r := h.rollouts
+	r.asking, r.claim = nil, true
+	in := h.inputs
+	in.Connected = slices.SortedFunc(maps.Keys(h.evidence), model.WorkloadID.Compare)
+	targets, found := adopt.Phases(in, h.store.Claims)
+	h.store.ReadAhead(0)
+	r.engine.Adopt(targets, found, now)
+	if len(found) == 0 {
+		return
+	}
+	counts := map[model.Phase]int{}
+	for _, p := range found {
+		counts[p]++
+	}
+	h.log.Warn("no phases are stored, so they are taken from what the proxies hold", "none", counts[model.PhaseNone],
+		"permissive", counts[model.PhaseOpened]+counts[model.PhaseMoved], "grace", counts[model.PhaseGrace], "strict", counts[model.PhaseStrict])
+}
+
 // build makes the snapshot of inputs in the phases that follow from them.
 func (r *rollouts) build(in *model.Inputs, now time.Time) *model.Snapshot {
 	if r == nil {
 		return model.Build(*in)
 	}
+	r.shown = nil
+	if r.asking != nil { // for the pages: nothing reaches a proxy yet
+		in.Phases = map[model.Target]model.Phase{}
+		return model.Build(*in)
+	}
 	in.Phases = r.engine.Phases()
 	s := model.Build(*in)
-	r.shown = nil
 	r.wanted = s.Targets()
 	if r.want(now) {
 		in.Phases = r.engine.Phases()
@@ -125,7 +197,7 @@ func (r *rollouts) news(now time.Time, longest time.Duration) {
 
 // due is when step is to be called; zero is never.
 func (r *rollouts) due() time.Time {
-	if r == nil {
+	if r == nil || r.asking != nil {
 		return time.Time{}
 	}
 	return earlier(r.again, r.newsAt)

@@ -64,15 +64,20 @@ func (m *phasesInMemory) of(group string, port uint16) model.Phase {
 func inPhases(t *testing.T, test func(m *mesh, store *phasesInMemory)) {
 	t.Helper()
 	inMesh(t, nil, func(m *mesh) {
-		store := &phasesInMemory{}
-		r, err := newRollouts(store, m.hub.metrics)
-		if err != nil {
-			t.Fatal(err)
-		}
-		m.hub.rollouts = r
+		store := &phasesInMemory{states: map[model.Target]rollout.State{}}
+		m.stage(store)
 		m.edit(sidecars())
 		test(m, store)
 	})
+}
+
+func (m *mesh) stage(store *phasesInMemory) {
+	m.t.Helper()
+	r, err := newRollouts(store, m.hub.metrics)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.hub.stage(r)
 }
 
 // sidecars is the shop with a known sidecar at each pod.
@@ -189,11 +194,7 @@ func TestRolloutServerRefuses(t *testing.T) {
 		store.states, _ = s.Load()
 	})
 	inMesh(t, nil, func(m *mesh) {
-		r, err := newRollouts(store, m.hub.metrics)
-		if err != nil {
-			t.Fatal(err)
-		}
-		m.hub.rollouts = r
+		m.stage(store)
 		m.edit(sidecars(), strictCart)
 		stock := m.envoy(stockNode, fakeenvoy.Options{}, insecure.NewCredentials())
 		if got := store.of("cart", 8080); got != model.PhaseOpened || sendsTLS(stock) {
@@ -265,4 +266,15 @@ func TestRolloutServerWithoutRoutes(t *testing.T) {
 			t.Errorf("waits for %s", got)
 		}
 	})
+}
+
+// statesIn has the targets of the shop's pods in one phase.
+func statesIn(phase model.Phase, mode model.Mode) map[model.Target]rollout.State {
+	out := map[model.Target]rollout.State{}
+	for namespace, group := range map[string]string{"shop": "cart", "store": "stock"} {
+		for _, port := range []uint16{0, 8080} {
+			out[model.Target{Namespace: namespace, Group: group, Port: port}] = rollout.State{Phase: phase, Mode: mode, Since: time.Now()}
+		}
+	}
+	return out
 }

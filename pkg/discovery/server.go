@@ -113,12 +113,13 @@ func Listen(o Options) (*Server, error) {
 	s := &Server{options: o, metrics: m, hub: newHub(o.Domain, o.Log, m)}
 	switch {
 	case o.Replicas != nil:
-		s.hub.rollouts = newReplicated(o.Replicas, m)
+		s.hub.stage(newReplicated(o.Replicas, m))
 	case o.Phases != nil:
-		var err error
-		if s.hub.rollouts, err = newRollouts(o.Phases, m); err != nil {
+		r, err := newRollouts(o.Phases, m)
+		if err != nil {
 			return nil, err
 		}
+		s.hub.stage(r)
 	}
 	if o.TLSAddress != "" {
 		var err error

@@ -196,6 +196,9 @@ func (l *Lab) KillControl() error {
 	return l.control.kill()
 }
 
+// ForgetPhases deletes what a killed control plane stored.
+func (l *Lab) ForgetPhases() error { return os.RemoveAll(l.control.path) }
+
 // StartControl starts the control plane again, with what the one before stored.
 func (l *Lab) StartControl() error {
 	err := l.control.begin()

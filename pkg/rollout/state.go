@@ -215,6 +215,17 @@ func (e *Engine) seed(w *model.Wanted, now time.Time) State {
 	return s
 }
 
+// Adopt gives targets without a state the phase in which they were found.
+func (e *Engine) Adopt(targets []model.Wanted, found map[model.Target]model.Phase, now time.Time) {
+	for i := range targets {
+		w := &targets[i]
+		phase, ok := found[w.Target]
+		if _, known := e.states[w.Target]; ok && !known {
+			e.states[w.Target] = State{Phase: phase, Since: now, Mode: w.Decision.Mode, uncounted: true}
+		}
+	}
+}
+
 // Step moves one target if its evidence allows, and says what it waits for.
 // Evidence must be about the phase in force: a target whose phase moved is
 // stepped again only when the new one was handed to the proxies.

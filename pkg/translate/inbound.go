@@ -24,6 +24,27 @@ const (
 	handshakeTimeout = 5 * time.Second
 )
 
+// InboundListeners are the listeners of the view's server half.
+func InboundListeners(v *model.ServerView) []*Resource {
+	if v.Class.Type != model.Sidecar {
+		return nil
+	}
+	return inboundListeners(v)
+}
+
+// InboundListener is the name of the listener that serves a port, where 0 is
+// all ports that nothing names; empty: none does.
+func InboundListener(v *model.ServerView, port uint16) string {
+	switch {
+	case v.Class.Capture != model.CaptureNone:
+		return virtualInbound
+	case port == 0:
+		return ""
+	default:
+		return listenerName(v.Class.Address, port)
+	}
+}
+
 // inboundListeners serve a workload's ports: one captured listener, or, without
 // capture, one bound listener for each port and the explicit HTTP proxy.
 func inboundListeners(v *model.ServerView) []*Resource {

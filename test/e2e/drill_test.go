@@ -3,6 +3,7 @@ package e2e
 import (
 	"errors"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/meshpilot/pilot/pkg/lab"
@@ -19,9 +20,10 @@ func TestDrill(t *testing.T) {
 		faults []string
 	}{
 		{"GATED", 3, []string{"late", "drop", "pilot"}},
+		{"GATED", 3, []string{"forget"}},
 		{"IMMEDIATE", 3, nil},
 	} {
-		t.Run(tc.mode, func(t *testing.T) {
+		t.Run(strings.Join(append([]string{tc.mode}, tc.faults...), ","), func(t *testing.T) {
 			dir := config(t, "testdata/drill")
 			write(t, filepath.Join(dir, "mesh.yaml"), "mtlsRollout: {mode: "+tc.mode+"}\n")
 			before := interfaces(t)

@@ -2,6 +2,7 @@ package ads
 
 import (
 	"cmp"
+	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -187,6 +188,66 @@ func (s *stream) sentSecrets() []*translate.Resource {
 }
 
 func byName(a, b *translate.Resource) int { return strings.Compare(a.Name, b.Name) }
+
+// Claim is what a proxy that waits for its configuration says it holds.
+type Claim struct {
+	Proxy  model.Proxy
+	At     time.Time // of its last request
+	Silent bool      // none was read yet, so nothing is known of it
+	Holds  bool      // it holds something
+	Bare   bool      // it asked for secrets, and holds none
+	// Listeners and Clusters are names and versions; none in state of the
+	// world, which knows only the version of the whole. Dead after the call.
+	Listeners, Clusters iter.Seq2[[]byte, []byte]
+}
+
+// Claims tells of every stream that waits for its configuration, if what they
+// say is read ahead.
+func (s *Store) Claims(tell func(Claim)) {
+	for _, st := range s.all() {
+		st.mu.Lock()
+		if st.client == nil {
+			tell(st.claimed())
+		}
+		st.mu.Unlock()
+	}
+}
+
+func (s *stream) claimed() Claim {
+	nothing := func(func([]byte, []byte) bool) {}
+	c := Claim{Proxy: s.proxy, At: s.started, Silent: len(s.early) == 0, Listeners: nothing, Clusters: nothing}
+	if !c.Silent {
+		c.At = s.heardAt
+	}
+	secretsHeld, secretsAsked := false, false
+	for i := range s.early {
+		r := &s.early[i]
+		k, ok := kindOf(r.TypeURL)
+		if !ok {
+			continue
+		}
+		if !s.delta {
+			c.Holds = c.Holds || len(r.Version) > 0
+			continue
+		}
+		holds := false
+		for range r.Versions() {
+			holds = true
+			break
+		}
+		c.Holds = c.Holds || holds
+		switch {
+		case k == secrets:
+			secretsAsked, secretsHeld = true, secretsHeld || holds
+		case k == listeners && holds:
+			c.Listeners = r.Versions()
+		case k == clusters && holds:
+			c.Clusters = r.Versions()
+		}
+	}
+	c.Bare = secretsAsked && !secretsHeld
+	return c
+}
 
 // Refuses begins what is said of a proxy that refused what it should have.
 const Refuses = "refuses"

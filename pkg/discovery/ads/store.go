@@ -97,6 +97,7 @@ type Store struct {
 	options    StoreOptions
 	generation atomic.Pointer[generation]
 	memory     *lru.Cache[string, [kinds]refusals] // by proxyKey
+	ahead      atomic.Int64                        // bytes that may still be read ahead
 
 	mu      sync.Mutex
 	streams map[uint64]*stream
@@ -139,6 +140,10 @@ func (s *Store) Apply(w *World) {
 		s.push(st)
 	}
 }
+
+// ReadAhead lets streams that wait for their configuration say all that they
+// have to say, for Claims, within so many bytes in all; 0: no more.
+func (s *Store) ReadAhead(bytes int64) { s.ahead.Store(bytes) }
 
 // Generation numbers the world that was applied last; 0 is none.
 func (s *Store) Generation() uint64 {

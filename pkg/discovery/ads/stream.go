@@ -1,6 +1,7 @@
 package ads
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -29,14 +30,16 @@ type stream struct {
 	key     string // proxyKey
 	proxy   model.Proxy
 	started time.Time
-	known   chan struct{} // closed once the proxy's halves are there
+	known   chan struct{} // closed once the proxy's halves are there, and early is handled
 	place   place         // guarded by the store's mutex
 
 	sending sync.Mutex // held during SendMsg; the handler takes it to leave
 	left    bool       // guarded by sending
 
 	mu             sync.Mutex
-	outbox         *wire.Message // composed, and to be sent by a worker
+	early          []wire.Request // read ahead, before known
+	heardAt        time.Time      // of the last of them
+	outbox         *wire.Message  // composed, and to be sent by a worker
 	gen            *generation
 	client, server *half
 	kinds          [kinds]subscription
@@ -112,6 +115,7 @@ func (s *Store) serve(g grpc.ServerStream, delta bool) error {
 	st.sending.Lock()
 	st.left = true
 	st.sending.Unlock()
+	st.forget()
 	s.leave(st, err)
 	return err
 }
@@ -152,21 +156,25 @@ func (s *Store) open(g grpc.ServerStream, delta bool, r *wire.Request) (*stream,
 	return st, nil
 }
 
-// read handles requests until the stream ends. The first waits for the
-// proxy's configuration, and the others behind it, so that what a proxy says
-// it holds is always compared with something.
+// read handles requests until the stream ends. They wait for the proxy's
+// configuration, so that what a proxy says it holds is always compared with
+// something.
 func (s *stream) read(r *wire.Request) error {
 	s.store.enqueue(s)
-	select {
-	case <-s.known:
-	case <-s.grpc.Context().Done():
-		return status.FromContextError(s.grpc.Context().Err()).Err()
-	}
 	for {
-		if err := s.handle(r); err != nil {
-			return err
+		if s.ahead(r) {
+			*r = wire.Request{}
+		} else {
+			select {
+			case <-s.known:
+			case <-s.grpc.Context().Done():
+				return status.FromContextError(s.grpc.Context().Err()).Err()
+			}
+			if err := s.handle(r); err != nil {
+				return err
+			}
+			r.Free()
 		}
-		r.Free()
 		if err := s.grpc.RecvMsg(r); err != nil {
 			return err
 		}
@@ -174,6 +182,46 @@ func (s *stream) read(r *wire.Request) error {
 			return err
 		}
 	}
+}
+
+// mostEarly is how many requests of a stream are read ahead: Envoy begins with
+// one of each type.
+const mostEarly = 16
+
+// ahead keeps a request for when the proxy's configuration is there. It says
+// false if it is there, or if the store reads no further ahead.
+func (s *stream) ahead(r *wire.Request) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.client != nil || len(s.early) == mostEarly || s.store.ahead.Add(-int64(r.Size())) < 0 {
+		return false
+	}
+	s.early = append(s.early, *r)
+	s.heardAt = time.Now()
+	return true
+}
+
+// forget gives back what was read ahead for nothing.
+func (s *stream) forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range s.early {
+		s.early[i].Free()
+	}
+	s.early = nil
+}
+
+// catchUp handles what was read ahead.
+func (s *stream) catchUp() error {
+	var err error
+	for i := range s.early {
+		if k, ok := kindOf(s.early[i].TypeURL); ok && err == nil {
+			err = s.request(k, &s.early[i])
+		}
+		s.early[i].Free()
+	}
+	s.early = nil
+	return err
 }
 
 // handle applies one request and lets a worker send what it asks for; most
@@ -185,18 +233,20 @@ func (s *stream) handle(r *wire.Request) error {
 	}
 	s.mu.Lock()
 	s.sync()
-	var err error
-	if s.delta {
-		err = s.deltaRequest(k, r)
-	} else {
-		err = s.sotwRequest(k, r)
-	}
+	err := s.request(k, r)
 	more := s.prepare() != nil
 	s.mu.Unlock()
 	if more {
 		s.store.enqueue(s)
 	}
 	return err
+}
+
+func (s *stream) request(k kind, r *wire.Request) error {
+	if s.delta {
+		return s.deltaRequest(k, r)
+	}
+	return s.sotwRequest(k, r)
 }
 
 // prepare composes the next response, unless one waits to be sent.
@@ -219,10 +269,11 @@ func (s *stream) sync() {
 	if clientClass, serverClass, ok := g.world.Snapshot.ClassOf(s.proxy); ok {
 		client, server := g.halves[g.world.Client[clientClass]], g.halves[g.world.Server[serverClass]]
 		if client != nil && server != nil {
-			if s.client == nil {
-				close(s.known)
-			}
+			first := s.client == nil
 			s.client, s.server = client, server
+			if first {
+				s.become()
+			}
 		}
 	}
 	for k := range s.kinds {
@@ -234,6 +285,15 @@ func (s *stream) sync() {
 			sub.force = sub.force.with(found)
 		}
 	}
+}
+
+// become lets the requests in that waited for the proxy's configuration.
+func (s *stream) become() {
+	if err := s.catchUp(); err != nil {
+		s.end = cmp.Or(s.end, err)
+		wire.End(s.grpc.Context(), err)
+	}
+	close(s.known)
 }
 
 // resolve numbers names; those that have none become strange.

@@ -22,10 +22,15 @@ const (
 	faultNACK     = "nack"     // it refuses an update
 	faultPilot    = "pilot"    // the control plane is killed, and started again
 	faultStranger = "stranger" // callers without a sidecar call
+	faultForget   = "forget"   // as pilot, and the stored phases are gone
 )
 
 // Faults are the names that --faults knows.
-func Faults() []string {
+func Faults() []string { return append(allFaults(), faultForget) }
+
+// allFaults are those that are all: who loses the stored phases has more to
+// mend than a control plane.
+func allFaults() []string {
 	return []string{faultLate, faultDrop, faultEnvoy, faultCerts, faultNACK, faultPilot, faultStranger}
 }
 
@@ -33,7 +38,7 @@ func Faults() []string {
 func ParseFaults(text string) ([]string, error) {
 	switch text {
 	case "all":
-		return Faults(), nil
+		return allFaults(), nil
 	case "none", "":
 		return nil, nil
 	}
@@ -103,7 +108,9 @@ func (t *trouble) happen(ctx context.Context, f fault) error {
 		sleep(ctx, f.lasts+time.Second)
 		relay.Spoil(kind, false)
 	case faultPilot:
-		return t.killPilot(ctx, f.lasts)
+		return t.killPilot(ctx, f.lasts, false)
+	case faultForget:
+		return t.killPilot(ctx, f.lasts, true)
 	case faultEnvoy:
 		return t.restart(ctx, id, 0)
 	case faultCerts:
@@ -118,7 +125,7 @@ func (t *trouble) happen(ctx context.Context, f fault) error {
 	return nil
 }
 
-func (t *trouble) killPilot(ctx context.Context, away time.Duration) error {
+func (t *trouble) killPilot(ctx context.Context, away time.Duration, forget bool) error {
 	t.pilot.Lock()
 	defer t.pilot.Unlock()
 	if err := t.lab.KillControl(); err != nil {
@@ -126,6 +133,12 @@ func (t *trouble) killPilot(ctx context.Context, away time.Duration) error {
 	}
 	t.journal.note("fault: the control plane is killed, and away for %s", away)
 	sleep(ctx, away)
+	if forget {
+		if err := t.lab.ForgetPhases(); err != nil {
+			return err
+		}
+		t.journal.note("its stored phases are deleted")
+	}
 	err := t.lab.StartControl()
 	t.journal.note("the control plane is started again")
 	return err
@@ -156,7 +169,7 @@ func (t *trouble) heal(ctx context.Context) error {
 		t.lab.Relay(id).Drop()
 	}
 	t.journal.note("the drill drops all streams and restarts the control plane, for what was refused")
-	return t.killPilot(ctx, 0)
+	return t.killPilot(ctx, 0, false)
 }
 
 func sleep(ctx context.Context, d time.Duration) {

@@ -58,6 +58,9 @@ func (r *Request) Free() {
 	*r = Request{}
 }
 
+// Size is how many bytes the request keeps.
+func (r *Request) Size() int { return len(r.data) }
+
 // Parse checks the request's form and fills the fields.
 func (r *Request) Parse(delta bool) error {
 	for number, value := range fields(r.data) {
