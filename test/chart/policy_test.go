@@ -73,6 +73,7 @@ func TestPolicy(t *testing.T) {
 			d := &appsv1.Deployment{}
 			into(t, o, d)
 			findings = podFindings(name, d.Spec.Template.Spec, func(string) bool { return true })
+			findings = append(findings, limitFindings(name, d.Spec.Template.Spec)...)
 		case "Secret", "Pod", "DaemonSet", "Job", "ConfigMap":
 			t.Errorf("%s is installed, and nobody looks at it here", name)
 		}
@@ -122,9 +123,12 @@ containers:
 		"p: uses a namespace of the host", "p: mounts the host's /run",
 		"p: container init adds [NET_ADMIN NET_RAW]",
 		"p: container bare may escalate its privileges", "p: container bare may write its root file system", "p: container bare does not drop all capabilities",
-		"p: container bare requests no cpu", "p: container bare requests no memory", "p: container bare has no limit of memory",
+		"p: container bare requests no cpu", "p: container bare requests no memory",
 		"p: container loud is privileged", "p: container loud may escalate its privileges", "p: container loud adds [NET_ADMIN]",
 		"p: container loud may run as root", "p: container loud has no seccomp profile RuntimeDefault",
+	}
+	if got := limitFindings("p", pod); !slices.Equal(got, []string{"p: container bare has no limit of memory", "p: container theirs has no limit of memory"}) {
+		t.Errorf("got %q", got)
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))

@@ -96,6 +96,16 @@ func containerFindings(pod *corev1.PodSecurityContext, c corev1.Container, mayAd
 	for _, r := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
 		need(!c.Resources.Requests.Name(r, "").IsZero() || !c.Resources.Limits.Name(r, "").IsZero(), "requests no "+string(r))
 	}
-	need(!c.Resources.Limits.Memory().IsZero(), "has no limit of memory")
+	return out
+}
+
+// limitFindings are the containers that could take a node's memory.
+func limitFindings(name string, pod corev1.PodSpec) []string {
+	var out []string
+	for _, c := range slices.Concat(pod.InitContainers, pod.Containers) {
+		if c.Resources.Limits.Memory().IsZero() {
+			out = append(out, fmt.Sprintf("%s: container %s has no limit of memory", name, c.Name))
+		}
+	}
 	return out
 }
