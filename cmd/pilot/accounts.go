@@ -2,11 +2,9 @@ package main
 
 import (
 	"fmt"
-	"log/slog"
 	"os"
 	"strings"
 
-	"github.com/meshpilot/pilot/pkg/identity"
 	"github.com/meshpilot/pilot/pkg/identity/secrets"
 	"github.com/spf13/cobra"
 )
@@ -34,21 +32,24 @@ func storageNamespace() string {
 	return "istio-system"
 }
 
-// controller keeps the Secrets; nil without a directory for them.
-func (f *secretsFlags) controller(ca *identity.CA, renewal identity.Renewal, log *slog.Logger) (*secrets.Controller, error) {
+// controller keeps the Secrets in the directory, or else in the store of o;
+// nil without either.
+func (f *secretsFlags) controller(o secrets.Options) (*secrets.Controller, error) {
 	names, err := parseDNSNames(f.dnsNames)
 	if err != nil {
 		return nil, fmt.Errorf("--custom-dns-names: %w", err)
 	}
-	if f.dir == "" {
+	if f.dir != "" {
+		o.Store = secrets.Directory{Path: f.dir, UID: f.uid}
+	}
+	if o.Store == nil {
 		if f.namespace != "" || f.dnsNames != "" {
-			log.Warn("--listened-namespace and --custom-dns-names have no effect without --secrets-dir")
+			o.Log.Warn("--listened-namespace and --custom-dns-names have no effect without --secrets-dir")
 		}
 		return nil, nil
 	}
-	return secrets.New(secrets.Options{
-		Store: secrets.Directory{Path: f.dir, UID: f.uid}, CA: ca, Renewal: renewal, Namespace: f.namespace, DNSNames: names, Log: log,
-	}), nil
+	o.Namespace, o.DNSNames = f.namespace, names
+	return secrets.New(o), nil
 }
 
 // parseDNSNames reads account.namespace:dns,… in which an account may occur

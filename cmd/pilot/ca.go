@@ -75,8 +75,20 @@ func (f *caFlags) warnLooseKey(log *slog.Logger) {
 	}
 }
 
-// open gives the CA that the flags name.
+// open gives the CA that the flags name; an own one is kept in the state
+// directory.
 func (f *caFlags) open() (*identity.CA, error) {
+	return f.openIn(func(o identity.Options) (*identity.CA, error) {
+		ca, err := identity.OpenCA(f.dir, o)
+		if err != nil {
+			return nil, fmt.Errorf("--state-dir: %w", err)
+		}
+		return ca, nil
+	})
+}
+
+// openIn is open with another place for an own CA.
+func (f *caFlags) openIn(own func(identity.Options) (*identity.CA, error)) (*identity.CA, error) {
 	keyType, err := identity.ParseKeyType(f.keyType)
 	if err != nil {
 		return nil, fmt.Errorf("--key-type: %w", err)
@@ -89,9 +101,5 @@ func (f *caFlags) open() (*identity.CA, error) {
 	case pluggedIn || !f.selfSigned:
 		return identity.LoadCA(f.files, o)
 	}
-	ca, err := identity.OpenCA(f.dir, o)
-	if err != nil {
-		return nil, fmt.Errorf("--state-dir: %w", err)
-	}
-	return ca, nil
+	return own(o)
 }

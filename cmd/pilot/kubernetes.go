@@ -1,12 +1,19 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/meshpilot/pilot/pkg/discovery"
+	"github.com/meshpilot/pilot/pkg/identity"
+	"github.com/meshpilot/pilot/pkg/identity/csr"
+	"github.com/meshpilot/pilot/pkg/identity/secrets"
 	"github.com/meshpilot/pilot/pkg/meshconfig/kube"
+	"github.com/meshpilot/pilot/pkg/meshconfig/kube/accounts"
 	"github.com/meshpilot/pilot/pkg/meshconfig/kube/cluster"
+	"github.com/meshpilot/pilot/pkg/meshconfig/kube/replicas"
 	"github.com/spf13/cobra"
 )
 
@@ -23,16 +30,52 @@ func serveArgs(f *kubernetesFlags) cobra.PositionalArgs {
 	}
 }
 
-// serveKubernetes makes o that of a control plane of a cluster. It asks the
-// API server nothing yet: what serves waits for it.
-func serveKubernetes(o *discovery.Options, f *kubernetesFlags, namespace string) (*cluster.Cluster, error) {
+// serveKubernetes serves a cluster, beside other replicas, and its webhooks.
+// Before it serves it asks the API server for an own CA, and nothing else.
+func serveKubernetes(ctx context.Context, o discovery.Options, f *kubernetesFlags, authority *caFlags, who *secretsFlags, admit *admissionFlags) error {
 	c, err := f.open()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	kube.LogTo(o.Log)
-	o.Source = &kube.Source{Cluster: c, Namespace: namespace, Initial: initialSettings(namespace), Log: o.Log}
-	return c, nil
+	o.Source = &kube.Source{Cluster: c, Namespace: o.Namespace, Initial: initialSettings(o.Namespace), Log: o.Log}
+	one, err := newReplica(c, o.Namespace, o.Log)
+	if err != nil {
+		return err
+	}
+	if o.TLSAddress != "" {
+		if err := identityInCluster(ctx, &o, c, one.lease, authority, who); err != nil {
+			return err
+		}
+	}
+	webhooks, err := admit.open(&o, c)
+	if err != nil {
+		return err
+	}
+	return webhooks.beside(ctx, func(ctx context.Context) error { return one.serve(ctx, o) })
+}
+
+// identityInCluster keeps the CA, the Secrets of accounts and the roots where
+// a cluster has them, the latter two while this replica leads, and takes
+// tokens of its accounts.
+func identityInCluster(ctx context.Context, o *discovery.Options, c *cluster.Cluster, lease *replicas.Lease, authority *caFlags, who *secretsFlags) (err error) {
+	storage := who.storage
+	if !authority.given("citadel-storage-namespace") && os.Getenv("NAMESPACE") == "" {
+		storage = o.Namespace
+	}
+	o.CA, err = authority.openIn(func(more identity.Options) (*identity.CA, error) {
+		return accounts.OpenCA(ctx, c.Client, storage, more, o.Log)
+	})
+	if err != nil {
+		return err
+	}
+	o.AccountObjects = true
+	o.Secrets, err = who.controller(secrets.Options{
+		Store: accounts.NewSecrets(c.Client), CA: o.CA, Renewal: authority.renewal, While: lease.While, Log: o.Log,
+	})
+	o.Roots = accounts.NewRoots(accounts.RootsOptions{Cluster: c, CA: o.CA, Namespace: who.namespace, While: lease.While})
+	o.Authenticators = []csr.Authenticator{accounts.Reviews{Client: c.Client}}
+	return err
 }
 
 // initialSettings are what a cluster begins with: the defaults, but for where

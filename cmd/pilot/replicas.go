@@ -49,19 +49,6 @@ func labelRune(r rune) rune {
 	return '-'
 }
 
-// serveReplica serves a cluster beside other replicas, and its webhooks.
-func serveReplica(ctx context.Context, o discovery.Options, c *cluster.Cluster, admit *admissionFlags, namespace string) error {
-	one, err := newReplica(c, namespace, o.Log)
-	if err != nil {
-		return err
-	}
-	webhooks, err := admit.open(&o, c)
-	if err != nil {
-		return err
-	}
-	return webhooks.beside(ctx, func(ctx context.Context) error { return one.serve(ctx, o) })
-}
-
 // serve runs o beside the other replicas. The Lease goes last, so that no
 // other leads while this one still serves as if it did.
 func (r *ownReplica) serve(ctx context.Context, o discovery.Options) error {

@@ -10,8 +10,8 @@ import (
 
 	"github.com/meshpilot/pilot/pkg/discovery"
 	"github.com/meshpilot/pilot/pkg/discovery/phases"
+	"github.com/meshpilot/pilot/pkg/identity/secrets"
 	"github.com/meshpilot/pilot/pkg/meshconfig/file"
-	"github.com/meshpilot/pilot/pkg/meshconfig/kube/cluster"
 	"github.com/spf13/cobra"
 )
 
@@ -23,7 +23,9 @@ start pilot refuses a directory with errors and lists them all.
 With --kubernetes it follows a cluster instead: the one it runs in, or the one that
 kubectl would talk to. The mesh settings are the ConfigMap istio in the control
 plane's namespace. It is ready when all of the cluster was read. It then also serves the
-webhooks that add sidecars to pods and refuse invalid objects (docs/injection.md).
+webhooks that add sidecars to pods and refuse invalid objects (docs/injection.md). The
+CA, key and certificate of each service account, and the roots are objects of the
+cluster, and tokens of its accounts are taken; with --tls-address "" none of that is done.
 
 Sidecars connect with plaintext on 15010 (this machine only, unless told
 otherwise) or with mutual TLS on 15012, with certificates of the CA: one that pilot
@@ -68,31 +70,22 @@ func serveCmd() *cobra.Command {
 			if err := authority.check(o.Log); err != nil {
 				return err
 			}
-			var err error
-			var api *cluster.Cluster // nil without one
-			needsCA := o.TLSAddress != "" || accounts.dir != ""
+			o.Namespace, o.Grace = self.namespace, authority.renewal.Ratio
 			if kubernetes.given() {
-				api, err = serveKubernetes(&o, &kubernetes, self.namespace)
-			} else {
-				o.Source = &file.Source{Dir: args[0], Log: o.Log}
-				if needsCA { // makes keys, so only for a directory that is valid
-					_, err = from.readValid(args[0], cmd.ErrOrStderr())
+				return serveKubernetes(cmd.Context(), o, &kubernetes, &authority, &accounts, &admit)
+			}
+			var err error
+			o.Source = &file.Source{Dir: args[0], Log: o.Log}
+			if o.TLSAddress != "" || accounts.dir != "" { // makes keys, so only for a directory that is valid
+				if _, err = from.readValid(args[0], cmd.ErrOrStderr()); err != nil {
+					return err
 				}
-			}
-			if err != nil {
-				return err
-			}
-			if needsCA {
 				if o.CA, err = authority.open(); err != nil {
 					return err
 				}
-				o.Namespace, o.Grace = self.namespace, authority.renewal.Ratio
 			}
-			if o.Secrets, err = accounts.controller(o.CA, authority.renewal, o.Log); err != nil {
+			if o.Secrets, err = accounts.controller(secrets.Options{CA: o.CA, Renewal: authority.renewal, Log: o.Log}); err != nil {
 				return err
-			}
-			if api != nil {
-				return serveReplica(cmd.Context(), o, api, &admit, self.namespace)
 			}
 			return serveInPhases(cmd.Context(), o, authority.dir)
 		},

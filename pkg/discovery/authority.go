@@ -45,6 +45,9 @@ func (s *Server) startCA(ctx context.Context, start func(func() error)) {
 			if s.options.Secrets != nil {
 				s.options.Secrets.Wake()
 			}
+			if s.options.Roots != nil {
+				s.options.Roots.Wake()
+			}
 			select {
 			case changed <- struct{}{}:
 			default:
@@ -61,7 +64,7 @@ func (s *Server) startSecrets(ctx context.Context, start func(func() error)) {
 	if c == nil {
 		return
 	}
-	s.hub.secrets = c
+	s.hub.secrets, s.hub.accountObjects = c, s.options.AccountObjects
 	s.metrics.Secrets(c)
 	start(func() error {
 		c.Run(ctx, func(list []identity.Problem) { s.hub.reports.put("secrets", identityProblems(list)) })
@@ -69,8 +72,27 @@ func (s *Server) startSecrets(ctx context.Context, start func(func() error)) {
 	})
 }
 
+// RootsPublisher shows the CA's roots where workloads find them.
+type RootsPublisher interface {
+	// Run publishes until ctx ends, and reports all problems in force.
+	Run(ctx context.Context, report func([]identity.Problem))
+	// Wake tells it that the CA changed. It must not block.
+	Wake()
+}
+
+// startRoots adds the loop that publishes the CA's roots.
+func (s *Server) startRoots(ctx context.Context, start func(func() error)) {
+	if r := s.options.Roots; r != nil {
+		start(func() error {
+			r.Run(ctx, func(list []identity.Problem) { s.hub.reports.put("roots", identityProblems(list)) })
+			return nil
+		})
+	}
+}
+
 // tellAccounts says which service accounts there are: those that are objects,
-// and those that a workload has.
+// and those that a workload has, unless only objects count. That there is not
+// one means that they cannot be seen.
 func (h *hub) tellAccounts() {
 	if h.secrets == nil {
 		return
@@ -79,8 +101,10 @@ func (h *hub) tellAccounts() {
 	for _, a := range h.bundle.ServiceAccounts {
 		list = append(list, secrets.Account{Namespace: a.Namespace, Name: a.Name})
 	}
-	for _, w := range h.inputs.Workloads {
-		list = append(list, secrets.Account{Namespace: w.ID.Namespace, Name: w.ServiceAccount})
+	if !h.accountObjects || len(list) == 0 {
+		for _, w := range h.inputs.Workloads {
+			list = append(list, secrets.Account{Namespace: w.ID.Namespace, Name: w.ServiceAccount})
+		}
 	}
 	h.secrets.Set(h.inputs.Mesh.TrustDomain, list)
 }

@@ -30,7 +30,7 @@ func newPort(ca *identity.CA, namespace string, grace float64, h *hub) *tlsport.
 }
 
 // signerOptions are of the service of certificate requests on port 15012.
-func signerOptions(ca *identity.CA, port *tlsport.Port, tokens *csr.TokenFile, h *hub) csr.Options {
+func signerOptions(ca *identity.CA, port *tlsport.Port, tokens *csr.TokenFile, h *hub, more ...csr.Authenticator) csr.Options {
 	o := csr.Options{
 		Sign: func(uri string, key crypto.PublicKey, ttl time.Duration) ([]byte, error) {
 			return ca.Sign(identity.Request{URI: uri, Key: key, TTL: ttl})
@@ -41,6 +41,7 @@ func signerOptions(ca *identity.CA, port *tlsport.Port, tokens *csr.TokenFile, h
 	if tokens != nil {
 		o.More = append(o.More, tokens)
 	}
+	o.More = append(o.More, more...)
 	return o
 }
 

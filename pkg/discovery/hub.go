@@ -43,6 +43,8 @@ type hub struct {
 	events  mailbag
 	reports reports
 	secrets *secrets.Controller // nil is none
+	// accountObjects says that workloads do not tell of accounts.
+	accountObjects bool
 	// configured is closed when there is a snapshot.
 	configured chan struct{}
 	refusals   refusals

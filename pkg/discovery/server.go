@@ -44,6 +44,11 @@ type Options struct {
 	CA *identity.CA
 	// Secrets keeps those of the service accounts of Source; nil is none.
 	Secrets *secrets.Controller
+	// AccountObjects keeps Secrets only of accounts that are objects: of one
+	// that is gone, workloads may be left. Else what a workload names is one.
+	AccountObjects bool
+	// Roots publishes the roots of the CA; nil is nobody.
+	Roots RootsPublisher
 
 	// Phases keeps how far changes of modes are, so that they can be carried
 	// out on proof; nil: a mode is in force at once.
@@ -64,6 +69,9 @@ type Options struct {
 	// BootstrapTokens is a file of tokens with which machines without a
 	// certificate may ask for one; empty is none.
 	BootstrapTokens string
+	// Authenticators are asked about callers that have no certificate, and no
+	// token of BootstrapTokens.
+	Authenticators []csr.Authenticator
 	// ListenTLS opens TLSAddress where net.Listen does not reach: in another
 	// network namespace. Nil is net.Listen.
 	ListenTLS      func(address string) (net.Listener, error)
@@ -205,7 +213,7 @@ func (s *Server) addGRPC(l net.Listener, port *tlsport.Port) {
 	s.hub.store.Register(server)
 	s.hub.feed.Register(server)
 	if port != nil {
-		csr.New(signerOptions(s.options.CA, port, s.tokens, s.hub)).Register(server)
+		csr.New(signerOptions(s.options.CA, port, s.tokens, s.hub, s.options.Authenticators...)).Register(server)
 	}
 	s.serve = append(s.serve, func() error { return server.Serve(l) })
 	s.stop = append(s.stop, func(ctx context.Context) error {
@@ -283,6 +291,7 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	s.startCA(ctx, start)
 	s.startSecrets(ctx, start)
+	s.startRoots(ctx, start)
 	if s.port != nil {
 		start(func() error {
 			s.port.Watch(ctx, func() { s.hub.reports.put("tokens", tokenProblems(s.tokens)) })

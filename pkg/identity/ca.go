@@ -18,6 +18,8 @@ import (
 	"slices"
 	"sync/atomic"
 	"time"
+
+	"github.com/meshpilot/pilot/pkg/model"
 )
 
 const (
@@ -58,13 +60,19 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
+// origin is where a CA comes from.
+type origin struct {
+	names          Files           // of its parts, in errors
+	read           func() contents // nil if it is not followed
+	signing, roots model.Key       // what problems are on
+}
+
 // CA signs the certificates of one mesh. It is safe for concurrent use.
 type CA struct {
 	options Options
-	files   Files  // that it follows; empty if pilot made it
-	place   string // file of the roots; empty if they are in memory alone
+	origin  origin
 	current atomic.Pointer[authority]
-	trouble atomic.Pointer[string] // why the files as they are now are not in force
+	trouble atomic.Pointer[string] // why its origin as it is now is not in force
 	counts  struct{ issued, refused, failed atomic.Uint64 }
 }
 
@@ -159,7 +167,7 @@ func (c *CA) Current(chain []*x509.Certificate) bool {
 	return len(chain) > 0 && chain[0].CheckSignatureFrom(a.cert) == nil && slices.EqualFunc(chain[1:], a.chain, (*x509.Certificate).Equal)
 }
 
-// Generation is another number after each change of the CA's files.
+// Generation is another number after each change of the CA.
 func (c *CA) Generation() uint64 { return c.current.Load().generation }
 
 // Verify says why a peer's chain, its leaf first, does not lead to a root that

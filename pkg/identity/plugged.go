@@ -34,7 +34,7 @@ func LoadCA(f Files, o Options) (*CA, error) {
 		return nil, err
 	}
 	ca := newCA(o, a)
-	ca.files, ca.place = f, f.RootCert
+	ca.origin = origin{names: f, read: f.read, signing: fileKey(f.SigningCert), roots: fileKey(f.RootCert)}
 	return ca, nil
 }
 
@@ -225,35 +225,40 @@ func earliest(a, b time.Time) time.Time {
 	return a
 }
 
-// Follow looks at the files of a CA that was made elsewhere until ctx ends,
-// and takes a change that holds together; else what was accepted stays in
-// force, and Problems says so. changed is called after either. For a CA
-// without such files it returns at once.
+// Follow looks at where the CA came from until ctx ends, and takes a change
+// that holds together; else what was accepted stays in force, and Problems
+// says so. changed is called after either. For a CA that nobody else changes,
+// of a state directory or in memory, it returns at once.
 func (c *CA) Follow(ctx context.Context, changed func()) {
-	if c.files == (Files{}) {
+	if c.origin.read == nil {
 		return
 	}
 	tick := time.NewTicker(pollTime)
 	defer tick.Stop()
-	last, doubtful := c.files.read().sum(), false
+	accepted := c.origin.read().sum()
+	last, doubtful := accepted, false
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
-		found := c.files.read()
+		found := c.origin.read()
 		sum := found.sum()
 		if sum == last && !doubtful {
 			continue
 		}
-		a, err := found.authority(c.files)
+		a, err := found.authority(c.origin.names)
 		// Files change one after the other: what does not fit is looked at
 		// twice before anybody hears of it.
 		doubtful = err != nil && sum != last
 		last = sum
 		switch {
+		case err == nil && sum == accepted: // as it was, after trouble
+			c.trouble.Store(nil)
+			changed()
 		case err == nil:
+			accepted = sum
 			a.generation = c.current.Load().generation + 1
 			c.current.Store(a)
 			c.trouble.Store(nil)

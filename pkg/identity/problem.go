@@ -25,19 +25,19 @@ func (c *CA) Problems(now time.Time) []Problem {
 			"--workload-cert-ttl %s is greater than --max-workload-cert-ttl %s: no certificate can be issued to who asks for no other lifetime; lower the first, or raise the second", limits.Default, limits.Max)})
 	}
 	if text := c.trouble.Load(); text != nil {
-		out = append(out, Problem{Code: "CA_INVALID", Error: true, On: fileKey(c.files.SigningCert),
-			Message: *text + "; the CA files that were accepted before stay in force"})
+		out = append(out, Problem{Code: "CA_INVALID", Error: true, On: c.origin.signing,
+			Message: *text + "; the CA that was accepted before stays in force"})
 	}
 	a := c.current.Load()
 	for _, root := range a.roots {
 		if left(root.NotBefore, root.NotAfter, now) {
-			out = append(out, Problem{Code: "ROOT_EXPIRES", On: fileKey(c.place), Message: fmt.Sprintf(
+			out = append(out, Problem{Code: "ROOT_EXPIRES", On: c.origin.roots, Message: fmt.Sprintf(
 				"root %s, serial %x, %s: less than 20 %% of its life is left", root.Subject, root.SerialNumber, expiry(root.NotAfter, now))})
 		}
 	}
 	for _, cert := range a.chain {
 		if left(cert.NotBefore, cert.NotAfter, now) {
-			out = append(out, Problem{Code: "CA_EXPIRES", On: fileKey(c.files.SigningCert), Message: fmt.Sprintf(
+			out = append(out, Problem{Code: "CA_EXPIRES", On: c.origin.signing, Message: fmt.Sprintf(
 				"CA certificate %s, serial %x, %s: less than 20 %% of its life is left", cert.Subject, cert.SerialNumber, expiry(cert.NotAfter, now))})
 		}
 	}

@@ -59,7 +59,7 @@ func OpenCA(dir string, o Options) (*CA, error) {
 		return nil, fmt.Errorf("%s does not fit %s", keyPath, certPath)
 	}
 	ca := newCA(o, newAuthority(cert, key, nil, certs[:1]))
-	ca.place = certPath
+	ca.origin.roots = fileKey(certPath)
 	return ca, nil
 }
 
@@ -79,18 +79,17 @@ func createCA(certPath, keyPath string, o Options) (*CA, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := ca.current.Load()
-	keyPEM, err := EncodeKey(a.key)
+	certPEM, keyPEM, err := ca.Encode()
 	if err != nil {
 		return nil, fmt.Errorf("keep the CA: %w", err)
 	}
 	if err := writeNew(keyPath, keyPEM, 0o600); err != nil {
 		return nil, fmt.Errorf("keep the CA: %w", err)
 	}
-	if err := writeNew(certPath, a.rootsPEM, 0o644); err != nil {
+	if err := writeNew(certPath, certPEM, 0o644); err != nil {
 		return nil, fmt.Errorf("keep the CA: %w", err)
 	}
-	ca.place = certPath
+	ca.origin.roots = fileKey(certPath)
 	return ca, nil
 }
 

@@ -43,7 +43,7 @@ func house() []room {
 		{"pkg/meshconfig/file", "pkg/model pkg/meshconfig github.com/fsnotify/fsnotify" + kubeAPI, "k8s.io/client-go github.com/envoyproxy pkg/translate pkg/discovery"},
 		{"pkg/meshconfig/kube", "pkg/model pkg/meshconfig pkg/meshconfig/kube/cluster istio.io/api k8s.io/client-go k8s.io/klog/v2" + kubeAPI, "pkg/translate pkg/discovery"},
 		{"pkg/meshconfig/kube/cluster", "k8s.io/client-go" + kubeAPI, "pkg/model"},
-		{"pkg/meshconfig/kube/accounts", "pkg/identity pkg/identity/secrets pkg/identity/csr pkg/meshconfig/kube/cluster k8s.io/client-go google.golang.org/grpc" + kubeAPI, "pkg/translate pkg/discovery"},
+		{"pkg/meshconfig/kube/accounts", "pkg/model pkg/identity pkg/identity/secrets pkg/identity/csr pkg/meshconfig/kube/cluster k8s.io/client-go google.golang.org/grpc" + kubeAPI, "pkg/translate pkg/discovery"},
 		{"pkg/meshconfig/kube/replicas", "pkg/model pkg/rollout pkg/meshconfig/kube/cluster k8s.io/client-go" + kubeAPI, "pkg/translate pkg/discovery"},
 		{"pkg/meshconfig/kube/conditions", "pkg/model pkg/meshconfig pkg/meshconfig/kube/cluster k8s.io/client-go" + kubeAPI, "pkg/translate pkg/discovery"},
 		{"pkg/meshconfig/kube/hooks", "pkg/meshconfig/kube/cluster k8s.io/client-go" + kubeAPI, "pkg/translate pkg/discovery"},

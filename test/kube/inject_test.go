@@ -23,10 +23,10 @@ import (
 
 	"github.com/meshpilot/pilot/internal/kubetest"
 	"github.com/meshpilot/pilot/manifests"
-	"github.com/meshpilot/pilot/pkg/identity"
 	"github.com/meshpilot/pilot/pkg/identity/secrets"
 	"github.com/meshpilot/pilot/pkg/inject"
 	"github.com/meshpilot/pilot/pkg/meshconfig"
+	"github.com/meshpilot/pilot/pkg/meshconfig/kube/accounts"
 	"github.com/meshpilot/pilot/pkg/meshconfig/kube/hooks"
 	"github.com/meshpilot/pilot/test/kube/node"
 )
@@ -51,7 +51,7 @@ spec:
 type admitted struct {
 	*node.Node
 	t     *testing.T
-	state string // with the CA
+	state string // of rollouts
 	pilot *kubetest.Process
 }
 
@@ -144,15 +144,11 @@ func (a *admitted) publish(service string, ports map[string]int32) {
 
 func (a *admitted) roots() []byte {
 	a.t.Helper()
-	path := filepath.Join(a.state, "root-cert.pem")
-	roots, err := os.ReadFile(path)
-	if os.IsNotExist(err) {
-		roots, err = os.ReadFile(filepath.Join(a.state, "ca-cert.pem"))
-	}
+	ca, err := a.Client.CoreV1().Secrets("istio-system").Get(a.t.Context(), accounts.CASecret, metav1.GetOptions{})
 	if err != nil {
 		a.t.Fatal(err)
 	}
-	return roots
+	return ca.Data["ca-cert.pem"]
 }
 
 // trusted waits until all webhooks have the CA's roots.
@@ -254,10 +250,8 @@ func TestAdmission(t *testing.T) {
 	})
 	t.Run("another root", func(t *testing.T) {
 		a.pilot.Stop()
-		for _, name := range []string{"ca-cert.pem", "ca-key.pem", "root-cert.pem"} {
-			if err := os.Remove(filepath.Join(a.state, name)); err != nil && !os.IsNotExist(err) {
-				t.Fatal(err)
-			}
+		if err := a.Client.CoreV1().Secrets("istio-system").Delete(t.Context(), accounts.CASecret, metav1.DeleteOptions{}); err != nil {
+			t.Fatal(err)
 		}
 		a.start()
 		a.trusted("the bundles have the new root", a.roots())
@@ -371,25 +365,14 @@ func (a *admitted) runApp(t *testing.T, name string, annotations map[string]stri
 	return a.Run(t, pod)
 }
 
-// secret is what the control plane keeps for a service account.
+// secret waits for what the control plane keeps for a service account.
 func (a *admitted) secret(t *testing.T, namespace, account string) {
 	t.Helper()
-	ca, err := identity.OpenCA(a.state, identity.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	pair, err := ca.Issue(identity.URI("cluster.local", namespace, account), time.Hour)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = a.Client.CoreV1().Secrets(namespace).Create(t.Context(), &corev1.Secret{
-		ObjectMeta: metav1.ObjectMeta{Name: secrets.Account{Namespace: namespace, Name: account}.SecretName()},
-		Type:       secrets.Type,
-		Data:       map[string][]byte{identity.CertChainFile: pair.CertChain, identity.KeyFile: pair.Key, identity.RootCertFile: pair.Roots},
-	}, metav1.CreateOptions{})
-	if err != nil && !strings.Contains(err.Error(), "already exists") {
-		t.Fatal(err)
-	}
+	name := secrets.Account{Namespace: namespace, Name: account}.SecretName()
+	eventually(t, "Secret "+name, func() error {
+		_, err := a.Client.CoreV1().Secrets(namespace).Get(t.Context(), name, metav1.GetOptions{})
+		return err
+	})
 }
 
 // get calls a path of a host at an address; code 0 is no answer.

@@ -19,7 +19,8 @@ import (
 type Account struct{ Namespace, Name string }
 
 // Authenticator tells who calls, by one kind of credential. The caller reads
-// the text of its error, which so holds no credential.
+// the text of its error, which so holds no credential. An error with a gRPC
+// status is the answer; after another one, the next authenticator is asked.
 type Authenticator interface {
 	Authenticate(ctx context.Context) (Account, error)
 }

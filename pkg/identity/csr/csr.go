@@ -14,6 +14,7 @@ import (
 	"math"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -148,7 +149,13 @@ func (s *Service) authenticate(ctx context.Context, address string) (Account, er
 		if err == nil {
 			return account, nil
 		}
-		texts = append(texts, err.Error())
+		if final, ok := err.(interface{ GRPCStatus() *status.Status }); ok {
+			s.strangers.take(address, now)
+			return Account{}, final.GRPCStatus().Err()
+		}
+		if !slices.Contains(texts, err.Error()) {
+			texts = append(texts, err.Error())
+		}
 	}
 	s.strangers.take(address, now)
 	return Account{}, status.Error(codes.Unauthenticated, strings.Join(texts, "; "))

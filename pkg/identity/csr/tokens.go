@@ -77,9 +77,9 @@ func OpenTokens(path string) (*TokenFile, error) {
 
 // Authenticate takes the token of the call's header "authorization".
 func (f *TokenFile) Authenticate(ctx context.Context) (Account, error) {
-	token, ok := bearer(ctx)
-	if !ok {
-		return Account{}, errors.New("no bearer token exists in HTTP authorization header")
+	token, err := Bearer(ctx)
+	if err != nil {
+		return Account{}, err
 	}
 	digest := sha256.Sum256([]byte(token))
 	f.mu.Lock()
@@ -104,15 +104,16 @@ func (f *TokenFile) Faults() (path string, faults []string) {
 	return f.path, f.faults
 }
 
-func bearer(ctx context.Context) (token string, ok bool) {
+// Bearer is the token of a call's header "authorization".
+func Bearer(ctx context.Context) (token string, err error) {
 	md, _ := metadata.FromIncomingContext(ctx)
 	for _, header := range md.Get("authorization") {
 		scheme, token, _ := strings.Cut(header, " ")
 		if token = strings.TrimSpace(token); strings.EqualFold(scheme, "Bearer") && token != "" {
-			return token, true
+			return token, nil
 		}
 	}
-	return "", false
+	return "", errors.New("no bearer token exists in HTTP authorization header")
 }
 
 // refresh reads the file if it is not the one that was read.

@@ -31,7 +31,11 @@ type Options struct {
 	Namespace string               // whose accounts; empty is all
 	DNSNames  map[Account][]string // further names of accounts
 	Resync    time.Duration        // between looks at everything; 0 is 1 m
-	Log       *slog.Logger         // nil is slog.Default
+	// While works whenever this controller may write, of several that share a
+	// Store, until ctx ends; the context that it gives ends when it may no
+	// longer. Nil is always.
+	While func(ctx context.Context, work func(context.Context))
+	Log   *slog.Logger // nil is slog.Default
 }
 
 // Controller keeps the Secrets of all accounts. Run does all work; the other
@@ -120,6 +124,18 @@ func (c *Controller) Stats() Stats { return *c.stats.Load() }
 // Run keeps the Secrets until ctx ends, and reports all problems in force
 // after each look.
 func (c *Controller) Run(ctx context.Context, report func([]identity.Problem)) {
+	if c.options.While == nil {
+		c.run(ctx, report)
+		return
+	}
+	c.options.While(ctx, func(ctx context.Context) {
+		c.run(ctx, report)
+		c.stats.Store(&Stats{})
+		report(nil)
+	})
+}
+
+func (c *Controller) run(ctx context.Context, report func([]identity.Problem)) {
 	var watch sync.WaitGroup
 	watch.Go(func() { c.options.Store.Watch(ctx, c.options.Namespace, c.Wake) })
 	defer watch.Wait()
@@ -135,6 +151,7 @@ func (c *Controller) Run(ctx context.Context, report func([]identity.Problem)) {
 		case <-tick.C:
 			resync = true
 		case <-c.wake:
+			c.failed = try{} // the store may have woken it because it works again
 		case <-again.C:
 		}
 		c.mu.Lock()

@@ -71,6 +71,8 @@ var (
 	ErrExists   = errors.New("it exists already")
 	ErrConflict = errors.New("it was changed by another")
 	ErrNotFound = errors.New("it does not exist")
+	// ErrGone is no trouble: what is gone needs no Secret.
+	ErrGone = errors.New("its namespace is gone, or about to be")
 )
 
 // Store is where Secrets live: a directory, or Kubernetes. No error holds
@@ -81,7 +83,7 @@ type Store interface {
 	List(ctx context.Context, namespace string) ([]Listed, error)
 	// Get reads a Secret; ErrNotFound.
 	Get(ctx context.Context, a Account) (s Secret, version string, err error)
-	// Create makes a Secret; ErrExists.
+	// Create makes a Secret; ErrExists, ErrGone.
 	Create(ctx context.Context, s Secret) (version string, err error)
 	// Update replaces the version that was read; ErrConflict, ErrNotFound.
 	Update(ctx context.Context, s Secret, version string) (next string, err error)

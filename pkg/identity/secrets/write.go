@@ -171,6 +171,10 @@ func (c *Controller) fail(e *entry, err error) {
 		return
 	}
 	e.read = false
+	if errors.Is(err, ErrGone) {
+		e.try.n = attempts // until the next resync
+		return
+	}
 	if e.try.failed(e.now); e.try.n >= attempts {
 		e.problem = &identity.Problem{Code: "SECRET_NOT_WRITTEN", Error: true, On: e.key(),
 			Message: fmt.Sprintf("it could not be brought up to date in %d attempts: %v", attempts, err)}
