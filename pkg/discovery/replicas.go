@@ -6,6 +6,7 @@ import (
 
 	"github.com/meshpilot/pilot/pkg/discovery/ads"
 	"github.com/meshpilot/pilot/pkg/discovery/replica"
+	"github.com/meshpilot/pilot/pkg/discovery/tlsport"
 	"github.com/meshpilot/pilot/pkg/meshconfig"
 	"github.com/meshpilot/pilot/pkg/model"
 	"github.com/meshpilot/pilot/pkg/rollout"
@@ -61,6 +62,24 @@ func (r *rollouts) follow(now time.Time) (other bool) {
 	return true
 }
 
+// saved notes with which serial targets entered their phases.
+func (r *rollouts) saved(before map[model.Target]rollout.State) {
+	_, r.serial, _ = r.group.Stored()
+	if r.claim {
+		r.claimed, r.claim, r.entered = r.serial, false, map[model.Target]uint64{}
+	}
+	for t, s := range r.engine.States() {
+		if was, ok := before[t]; !ok || was.Phase != s.Phase {
+			r.entered[t] = r.serial
+		}
+	}
+	for t := range r.entered {
+		if _, there := r.engine.States()[t]; !there {
+			delete(r.entered, t)
+		}
+	}
+}
+
 // hold shows what the leader waits for.
 func (r *rollouts) hold() {
 	others, _ := r.group.Known(time.Now())
@@ -114,7 +133,7 @@ func (h *hub) regroup(now time.Time) {
 func (h *hub) observe(s *model.Snapshot, now time.Time) *replica.Observation {
 	r := h.rollouts
 	own := replica.Sources{
-		Snapshot: s, Ground: h.ground, Streams: h.store.Progress(), Traffic: h.feed.Of,
+		Snapshot: s, Ground: h.ground, Serial: r.world, Streams: h.store.Progress(), Traffic: h.feed.Of,
 		Withheld: func(p *ads.Progress) { h.withheld(s, p) }, Wanted: r.wanted, States: r.engine.States(),
 		Listed: !r.alone(),
 	}
@@ -144,6 +163,10 @@ func (h *hub) tell(s *model.Snapshot, report rollout.Report, others []rollout.Kn
 	about.Inputs = replica.Inputs(about.Revision, r.wanted, about.Sidecars)
 	about.Content = replica.Content(h.world.Load(), about.Inputs, h.kept)
 	r.group.Tell(about, report)
+	if n := r.balance.Move(about, others, report.At); n > 0 {
+		h.log.Info("proxies are to look for another replica", "proxies", n)
+		h.store.Move(n, tlsport.Leave)
+	}
 
 	var problems []meshconfig.Problem
 	add := func(code string, severity meshconfig.Severity, messages []string) {

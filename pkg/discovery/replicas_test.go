@@ -12,7 +12,9 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	grpcstatus "google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/meshpilot/pilot/internal/fakeenvoy"
@@ -370,6 +372,33 @@ func TestReplicasShareSidecars(t *testing.T) {
 		}
 		if a, b := by["a"].about.Inputs, by["b"].about.Inputs; a != b {
 			t.Errorf("inputs %s and %s", a, b)
+		}
+	})
+}
+
+// A replica that has far more than its share lets some go, a few at a time.
+func TestProxiesAreSpread(t *testing.T) {
+	inFleet(t, "a b", func(f *fleet, by map[string]*one) {
+		f.edit(shop)
+		var all []*fakeenvoy.Envoy
+		for i := range 40 {
+			node := fmt.Sprintf("sidecar~127.0.1.%d~web-%d.shop~shop.svc.cluster.local", i, i)
+			all = append(all, by["a"].envoy(node, fakeenvoy.Options{}, insecure.NewCredentials()))
+		}
+		ended := func() (n int) {
+			for _, e := range all {
+				if err := e.Err(); err != nil {
+					n++
+					if got := grpcstatus.Convert(err); got.Code() != codes.Unavailable || !strings.HasPrefix(got.Message(), "another replica") {
+						t.Errorf("ended with %v", err)
+					}
+				}
+			}
+			return n
+		}
+		f.wait(2 * time.Minute)
+		if n := ended(); n < 5 || n > 20 { // the fake ones do not come again
+			t.Errorf("%d of 40 were sent away", n)
 		}
 	})
 }

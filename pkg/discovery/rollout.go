@@ -26,16 +26,20 @@ const lookTime = 5 * time.Second
 // rollouts carry changes of modes out in phases. Nothing reaches a proxy
 // before its phase is stored. The hub owns them; nil: there are no phases.
 type rollouts struct {
-	engine *rollout.Engine
-	group  replica.Group
-	term   uint64 // of this replica's leadership, whose phases engine has; 0: it follows
-	serial uint64 // of the phases that it follows
-	known  bool   // some phases are in force
-	claim  bool   // they are stored also if they are as before
-	open   bool   // some target is under way
+	engine  *rollout.Engine
+	group   replica.Group
+	term    uint64                  // of this replica's leadership, whose phases engine has; 0: it follows
+	serial  uint64                  // of the phases in engine
+	world   uint64                  // serial of the phases that the snapshot was made with
+	claimed uint64                  // serial with which the term began
+	entered map[model.Target]uint64 // serials with which targets came where they are, in this term
+	known   bool                    // some phases are in force
+	claim   bool                    // they are stored also if they are as before
+	open    bool                    // some target is under way
 
 	numbers *replica.Metrics // nil if there can be no other replica
-	wanted  []model.Wanted   // of the snapshot in force
+	balance replica.Balance
+	wanted  []model.Wanted // of the snapshot in force
 	waits   map[model.Target]rollout.Wait
 	again   time.Time        // when something may move although nothing is new; zero is never
 	newsAt  time.Time        // when news are looked at; zero: there are none
@@ -66,7 +70,7 @@ func newRollouts(store phases.Store, m *status.Metrics) (*rollouts, error) {
 func newReplicated(g replica.Group, m *status.Metrics) *rollouts {
 	r := &rollouts{
 		engine: rollout.NewEngine(nil), group: g, metrics: m,
-		waits: map[model.Target]rollout.Wait{}, began: timeline{},
+		waits: map[model.Target]rollout.Wait{}, began: timeline{}, entered: map[model.Target]uint64{},
 	}
 	if !r.alone() {
 		r.numbers = replica.NewMetrics(m.Registry())
@@ -154,6 +158,7 @@ func (r *rollouts) build(in *model.Inputs, now time.Time) *model.Snapshot {
 		s = model.Build(*in)
 		r.wanted = s.Targets()
 	}
+	r.world = r.serial
 	r.again = now // whoever is under way is looked at
 	return s
 }
@@ -178,7 +183,7 @@ func (r *rollouts) change(now time.Time, move func() bool) (moved bool) {
 		r.engine = rollout.NewEngine(before)
 		return false
 	}
-	r.claim = false
+	r.saved(before)
 	r.began.follow(before, r.engine.States(), r.metrics, now)
 	return moved
 }
@@ -221,7 +226,7 @@ func (r *rollouts) step(see *replica.Observation, now time.Time) (moved bool) {
 			if !state.Watched(w.Rollout, now) {
 				continue
 			}
-			wait := r.engine.Step(w, see.Evidence(w, state), now)
+			wait := r.engine.Step(w, see.Evidence(w, state, max(r.claimed, r.entered[w.Target])), now)
 			if r.engine.States()[w.Target].Phase != state.Phase {
 				moved = true
 				continue

@@ -25,6 +25,7 @@ type world struct {
 	long, longMesh [2]bool
 	stranger       bool // somebody without a sidecar calls
 	forced         bool // a deadline was allowed to break calls
+	second         *second
 }
 
 var target = model.Target{Namespace: "shop", Group: "cart", Port: 80}
@@ -42,6 +43,10 @@ func newWorld(r model.Rollout) *world {
 func (w *world) clone() *world {
 	c := *w
 	c.engine = &Engine{states: map[model.Target]State{target: w.engine.states[target]}}
+	if w.second != nil {
+		s := *w.second
+		c.second = &s
+	}
 	return &c
 }
 
@@ -56,6 +61,9 @@ func chains(p model.Phase) model.Phase {
 }
 
 func (w *world) evidence() Evidence {
+	if w.second != nil {
+		return w.merged()
+	}
 	var e Evidence
 	for i := range w.here {
 		if !w.here[i] {
@@ -94,12 +102,15 @@ func (w *world) evidence() Evidence {
 
 // turn is what the control plane does when anything happened.
 func (w *world) turn() Wait {
+	before := w.phase()
 	if w.engine.states[target].Mode != w.wanted.Decision.Mode {
 		w.engine.Want([]model.Wanted{w.wanted}, w.now)
 	}
-	before := w.phase()
 	held := w.now.Sub(w.engine.states[target].Since) >= deadline
+	w.stored(before)
+	before = w.phase()
 	wait := w.engine.Step(&w.wanted, w.evidence(), w.now)
+	w.stored(before)
 	if held && w.phase() != before && w.wanted.Rollout.OnDeadline == model.DeadlineProceed {
 		w.forced = true
 	}
@@ -120,10 +131,10 @@ func events() []event {
 	for i := range 2 {
 		add(fmt.Sprint("server ", i, " acknowledges"), func(w *world) {
 			if w.here[i] && !w.nack[i] {
-				w.running[i], w.serves[i] = true, chains(w.phase())
+				w.running[i], w.serves[i] = true, chains(w.at(i))
 			}
 		})
-		add(fmt.Sprint("client ", i, " acknowledges"), func(w *world) { w.sends[i] = w.phase() >= model.PhaseMoved })
+		add(fmt.Sprint("client ", i, " acknowledges"), func(w *world) { w.sends[i] = w.at(i) >= model.PhaseMoved })
 		add(fmt.Sprint("client ", i, " connects or closes"), func(w *world) {
 			w.long[i], w.longMesh[i] = !w.long[i], w.sends[i]
 		})
@@ -144,6 +155,10 @@ func events() []event {
 			stored[t] = s
 		}
 		w.engine = NewEngine(stored)
+		if w.second != nil { // another leads
+			w.second.serial++
+			w.second.entered = w.second.serial
+		}
 	})
 	return out
 }
@@ -181,7 +196,7 @@ func (w *world) key() key {
 	}
 	return key{
 		s.Phase, s.Limit, s.Mode, w.wanted.Decision.Mode, s.Stopped != "", age(s.Since), age(s.proven),
-		w.here, w.running, w.nack, w.sends, w.long, w.longMesh, w.serves, w.stranger,
+		w.here, w.running, w.nack, w.sends, w.long, w.longMesh, w.serves, w.stranger, w.second.key(),
 	}
 }
 
@@ -193,6 +208,7 @@ type key struct {
 	here, running, nack, sends, long, longMesh [2]bool
 	serves                                     [2]model.Phase
 	stranger                                   bool
+	second                                     secondKey
 }
 
 // in is the world at rest in a phase, on the way to a mode.
@@ -208,7 +224,10 @@ func (w *world) in(p model.Phase, m model.Mode) *world {
 // TestEverySequence tries all sequences of events up to a depth, from every
 // phase, states that were met before once.
 func TestEverySequence(t *testing.T) {
-	const depth = 8
+	everySequence(t, 8, events(), func(*world) {})
+}
+
+func everySequence(t *testing.T, depth int, all []event, prepare func(*world)) {
 	for _, action := range []model.DeadlineAction{model.DeadlineHold, model.DeadlineProceed, model.DeadlineRollback} {
 		t.Run(action.String(), func(t *testing.T) {
 			t.Parallel()
@@ -224,11 +243,11 @@ func TestEverySequence(t *testing.T) {
 				for _, old := range []bool{false, p == model.PhaseMoved || p == model.PhaseGrace} {
 					w := newWorld(r).in(p, model.Strict)
 					w.long[0] = old // a plaintext connection from before
+					prepare(w)
 					seen[w.key()] = true
 					front = append(front, node{w, []string{fmt.Sprintf("in %s, old connection %v", p, old)}})
 				}
 			}
-			all := events()
 			for range depth {
 				var next []node
 				for _, n := range front {
@@ -272,6 +291,7 @@ func (w *world) settles(t *testing.T, path []string) {
 	w = w.clone()
 	w.nack, w.stranger, w.long = [2]bool{}, false, [2]bool{}
 	for range 40 {
+		w.follow()
 		for i := range w.here {
 			if w.here[i] {
 				w.running[i], w.serves[i] = true, chains(w.phase())
@@ -279,6 +299,7 @@ func (w *world) settles(t *testing.T, path []string) {
 			w.sends[i] = w.phase() >= model.PhaseMoved
 		}
 		w.now = w.now.Add(quiet)
+		w.report()
 		w.turn()
 		if lost := w.broken(); lost != "" {
 			t.Fatalf("%s on the way to %s after %q", lost, w.wanted.Decision.Mode, path)

@@ -15,6 +15,8 @@ type Report struct {
 	// Ground is what its world is made of, without workloads and phases.
 	Ground string
 	Phases map[model.Target]model.Phase // of targets under way
+	// Serial is of the stored phases that its world was made with.
+	Serial uint64
 	// Clients are the connected proxies, with what is not proven of how they
 	// call; empty: nothing.
 	Clients map[model.WorkloadID]string
@@ -58,6 +60,14 @@ type Heard struct {
 	// Gone says that it does not run, so that its proxies are proven as soon
 	// as they are, all of them, at others.
 	Gone bool
+}
+
+// Place is where a target is: its phase, and the serial of the stored phases
+// that brought it there. What was reported of an earlier visit does not count.
+type Place struct {
+	model.Target
+	Phase  model.Phase
+	Serial uint64
 }
 
 // Merged is what all replicas know together. What no replica that speaks
@@ -137,15 +147,15 @@ func (m *Merged) Missing(id model.WorkloadID) string {
 // NotConnected is what is wrong with a sidecar that no replica has.
 const NotConnected = "has a sidecar that is not connected"
 
-// Replicas are those that cannot speak for a target in a phase: until they
+// Replicas are those that cannot speak for a target where it is: until they
 // do, none of their proxies is proven.
-func (m *Merged) Replicas(t model.Target, p model.Phase) []Blocker {
+func (m *Merged) Replicas(at Place) []Blocker {
 	var out []Blocker
 	for _, h := range m.silent {
 		out = append(out, Blocker{Who: "replica " + h.Replica, What: h.Silent})
 	}
 	for i := range m.speak {
-		if why := m.mute(&m.speak[i], t, p); why != "" {
+		if why := m.mute(&m.speak[i], at); why != "" {
 			out = append(out, Blocker{Who: "replica " + m.speak[i].Replica, What: why})
 		}
 	}
@@ -153,13 +163,13 @@ func (m *Merged) Replicas(t model.Target, p model.Phase) []Blocker {
 }
 
 // mute is why a replica does not speak for a target; empty: it does.
-func (m *Merged) mute(h *Heard, t model.Target, p model.Phase) string {
-	switch at, ok := h.Report.Phases[t]; {
+func (m *Merged) mute(h *Heard, at Place) string {
+	switch phase, ok := h.Report.Phases[at.Target]; {
 	case h.Report.At.IsZero():
 		return "has not answered this one yet"
 	case h.Report.Ground != m.ground:
 		return "has another configuration in force"
-	case !ok || at != p:
+	case !ok || phase != at.Phase || h.Report.Serial < at.Serial:
 		return "does not have the phase in force yet"
 	case h.Report.Dropped > 0:
 		return "has more proxies than it can report"
@@ -167,9 +177,9 @@ func (m *Merged) mute(h *Heard, t model.Target, p model.Phase) string {
 	return ""
 }
 
-// Server is what is known of a workload of a target that is in a phase, and
-// who talked to it without mesh mTLS.
-func (m *Merged) Server(id model.WorkloadID, t model.Target, p model.Phase) (Server, []Call) {
+// Server is what is known of a workload of a target, and who talked to it
+// without mesh mTLS.
+func (m *Merged) Server(id model.WorkloadID, at Place) (Server, []Call) {
 	out := Server{Workload: id, Unproven: m.Missing(id)}
 	var peers []Call
 	missing, tellers := true, 0
@@ -179,7 +189,7 @@ func (m *Merged) Server(id model.WorkloadID, t model.Target, p model.Phase) (Ser
 		if !ok {
 			continue
 		}
-		port := told.Ports[t.Port]
+		port := told.Ports[at.Port]
 		peers = append(peers, port.Peers...)
 		out.Logs = later(out.Logs, told.Logs)
 		out.Failed += told.Failed
@@ -191,7 +201,7 @@ func (m *Merged) Server(id model.WorkloadID, t model.Target, p model.Phase) (Ser
 			continue
 		}
 		why := told.Unproven
-		if mute := m.mute(h, t, p); mute != "" {
+		if mute := m.mute(h, at); mute != "" {
 			why = "is connected to replica " + h.Replica + ", which " + mute
 		}
 		if missing || out.Unproven == "" {

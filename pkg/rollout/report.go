@@ -29,6 +29,7 @@ const (
 type wireReport struct {
 	Age     int64        `json:"age"`
 	Ground  string       `json:"ground"`
+	Serial  uint64       `json:"serial"`
 	Phases  []wirePhase  `json:"phases,omitempty"`
 	Clients []wireClient `json:"clients,omitempty"`
 	Servers []wireServer `json:"servers,omitempty"`
@@ -89,7 +90,7 @@ func (r *Report) Encode(now time.Time) ([]byte, error) {
 		return max(0, now.Sub(t).Milliseconds())
 	}
 	gauge := func(c Connections) wireGauge { return wireGauge{c.Known, c.Open, c.Total, age(c.At)} }
-	out := wireReport{Age: age(r.At), Ground: r.Ground, Dropped: r.Dropped}
+	out := wireReport{Age: age(r.At), Ground: r.Ground, Serial: r.Serial, Dropped: r.Dropped}
 	for _, t := range slices.SortedFunc(maps.Keys(r.Phases), model.Target.Compare) {
 		out.Phases = append(out.Phases, wirePhase{t.Namespace, t.Group, t.Port, rung(r.Phases[t])})
 	}
@@ -154,7 +155,7 @@ func DecodeReport(data []byte, wrote, read time.Time) (Report, error) {
 		return Connections{Known: g.Known, Open: g.Open, Total: g.Total, At: before(wrote, g.Age)}
 	}
 	r := Report{
-		At: before(wrote, in.Age), Ground: in.Ground, Dropped: in.Dropped, Phases: map[model.Target]model.Phase{},
+		At: before(wrote, in.Age), Ground: in.Ground, Serial: in.Serial, Dropped: in.Dropped, Phases: map[model.Target]model.Phase{},
 		Clients: make(map[model.WorkloadID]string, len(in.Clients)), Servers: make(map[model.WorkloadID]Told, len(in.Servers)),
 	}
 	for _, p := range in.Phases {

@@ -213,6 +213,16 @@ func (s *Store) End(stream uint64, err error) {
 	}
 }
 
+// Move ends some streams, of n proxies, so that these look for another replica,
+// and gives leave the context of each.
+func (s *Store) Move(n int, leave func(context.Context)) {
+	all := s.all() // in no order
+	for _, st := range all[:min(n, len(all))] {
+		st.stop(status.Error(codes.Unavailable, "another replica of the control plane has fewer proxies"))
+		leave(st.grpc.Context())
+	}
+}
+
 // Close ends all streams with Unavailable, and every later one.
 func (s *Store) Close() {
 	s.mu.Lock()

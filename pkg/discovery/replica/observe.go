@@ -62,11 +62,13 @@ func (o *Observation) mayCall(from func(namespace string) bool) []rollout.Blocke
 	return out
 }
 
-// Evidence is what is known about one target.
-func (o *Observation) Evidence(w *model.Wanted, state rollout.State) rollout.Evidence {
+// Evidence is what is known about one target in the phase of its state, which
+// stored phases of that serial brought.
+func (o *Observation) Evidence(w *model.Wanted, state rollout.State, serial uint64) rollout.Evidence {
+	at := rollout.Place{Target: w.Target, Phase: state.Phase, Serial: serial}
 	e := rollout.Evidence{AsOf: o.merged.AsOf()}
 	for _, id := range w.Workloads {
-		server, calls := o.merged.Server(id, w.Target, state.Phase)
+		server, calls := o.merged.Server(id, at)
 		e.Servers = append(e.Servers, server)
 		for _, c := range calls {
 			e.Peers = append(e.Peers, o.peer(c))
@@ -76,7 +78,7 @@ func (o *Observation) Evidence(w *model.Wanted, state rollout.State) rollout.Evi
 	if o.snapshot.Scoped(w) {
 		clients = o.mayCall(func(namespace string) bool { return o.snapshot.Calls(namespace, w) })
 	}
-	e.Clients = append(o.merged.Replicas(w.Target, state.Phase), clients...)
+	e.Clients = append(o.merged.Replicas(at), clients...)
 	if state.Phase == model.PhaseMoved || state.Phase == model.PhaseOpened {
 		for _, f := range o.snapshot.Fixed(w) {
 			b := rollout.Blocker{Who: "clients of " + f.Host, What: "send plaintext, by " + f.By}

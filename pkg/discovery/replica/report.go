@@ -14,6 +14,7 @@ import (
 type Sources struct {
 	Snapshot *model.Snapshot
 	Ground   string
+	Serial   uint64 // of the stored phases that the world was made with
 	Streams  []ads.Progress
 	// Withheld takes back what looks proven only because the proxy keeps an
 	// earlier configuration.
@@ -30,7 +31,7 @@ type Sources struct {
 // Report is what is known of the proxies, as far as targets under way need it.
 func (s *Sources) Report(now time.Time) rollout.Report {
 	r := rollout.Report{
-		At: now, Ground: s.Ground, Phases: map[model.Target]model.Phase{},
+		At: now, Ground: s.Ground, Serial: s.Serial, Phases: map[model.Target]model.Phase{},
 		Clients: map[model.WorkloadID]string{}, Servers: map[model.WorkloadID]rollout.Told{},
 	}
 	open := s.underWay(&r, now)

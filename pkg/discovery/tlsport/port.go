@@ -102,7 +102,7 @@ func (p *Port) ServerOptions() []grpc.ServerOption {
 		grpc.MaxHeaderListSize(largestHeader), // grpc would take 16 MB of a stranger
 		grpc.StreamInterceptor(func(server any, s grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 			if _, err := p.peers.Certificate(s.Context()); err != nil {
-				leave(s.Context())
+				Leave(s.Context())
 				return p.options.NoCertificate(err)
 			}
 			return handler(server, s)

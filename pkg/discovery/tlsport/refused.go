@@ -23,10 +23,10 @@ type address struct {
 	conn net.Conn
 }
 
-// leave closes the connection of a stream that was refused for the
-// connection's certificate. Envoy would open the next stream on it too, for
-// ever, although its files have a new certificate by now.
-func leave(ctx context.Context) {
+// Leave closes the connection of a stream that was ended, as Envoy would open
+// the next one on it too: for ever with a certificate that was refused,
+// although its files have a new one by now, and never at another replica.
+func Leave(ctx context.Context) {
 	if caller, ok := peer.FromContext(ctx); ok {
 		if a, ok := caller.Addr.(address); ok {
 			time.AfterFunc(leaveTime, func() { _ = a.conn.Close() }) // it may be closed already
