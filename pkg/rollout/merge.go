@@ -141,11 +141,11 @@ func (m *Merged) Missing(id model.WorkloadID) string {
 			return "was connected to replica " + h.Replica + ", which " + h.Silent
 		}
 	}
-	return NotConnected
+	return notConnected
 }
 
-// NotConnected is what is wrong with a sidecar that no replica has.
-const NotConnected = "has a sidecar that is not connected"
+// notConnected is what is wrong with a sidecar that no replica has.
+const notConnected = "has a sidecar that is not connected"
 
 // Replicas are those that cannot speak for a target where it is: until they
 // do, none of their proxies is proven.
