@@ -1,12 +1,8 @@
 package rollout
 
 import (
-	"bytes"
-	"compress/gzip"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"slices"
 	"time"
@@ -20,8 +16,6 @@ const (
 	mostClients = 30_000
 	mostServers = 15_000
 	mostCalls   = 5_000
-	// mostReport bounds what a report may unfold to.
-	mostReport = 64 << 20
 )
 
 // wireReport is a Report on its way. Clocks differ, so it has no times, but
@@ -125,11 +119,7 @@ func (r *Report) Encode(now time.Time) ([]byte, error) {
 		}
 		out.Servers = append(out.Servers, s)
 	}
-	data, err := json.Marshal(out)
-	if err != nil {
-		return nil, err
-	}
-	return Compress(data)
+	return json.Marshal(out)
 }
 
 // DecodeReport is Encode backwards, in times of the reader's clock. What
@@ -137,10 +127,6 @@ func (r *Report) Encode(now time.Time) ([]byte, error) {
 // report was written at wrote or later, and read at read. A zero wrote is not
 // known, and proves nothing.
 func DecodeReport(data []byte, wrote, read time.Time) (Report, error) {
-	data, err := Uncompress(data)
-	if err != nil {
-		return Report{}, err
-	}
 	var in wireReport
 	if err := json.Unmarshal(data, &in); err != nil {
 		return Report{}, fmt.Errorf("not a report: %w", err)
@@ -183,26 +169,4 @@ func DecodeReport(data []byte, wrote, read time.Time) (Report, error) {
 		r.Servers[model.WorkloadID{Namespace: s.Namespace, Name: s.Name}] = told
 	}
 	return r, nil
-}
-
-// Compress makes data small, for objects that may not be large.
-func Compress(data []byte) ([]byte, error) {
-	var out bytes.Buffer
-	w := gzip.NewWriter(&out)
-	_, err := w.Write(data)
-	err = errors.Join(err, w.Close())
-	return out.Bytes(), err
-}
-
-// Uncompress is Compress backwards.
-func Uncompress(data []byte) ([]byte, error) {
-	r, err := gzip.NewReader(bytes.NewReader(data))
-	if err != nil {
-		return nil, err
-	}
-	out, err := io.ReadAll(io.LimitReader(r, mostReport+1))
-	if err == nil && len(out) > mostReport {
-		err = errors.New("too large")
-	}
-	return out, err
 }

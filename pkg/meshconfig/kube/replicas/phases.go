@@ -87,7 +87,7 @@ func (g *Group) Save(states map[model.Target]rollout.State) error {
 	if last.version != "" && bytes.Equal(data, last.data) {
 		return nil
 	}
-	if small, err := rollout.Compress(data); err != nil || len(small) > mostBytes {
+	if small, err := pack(data); err != nil || len(small) > mostBytes {
 		return errors.Join(err, fmt.Errorf("the phases of %d targets take %d bytes, compressed, of the %d that the ConfigMap %s can hold: "+
 			"split the mesh, or let fewer ports be targets", len(states), len(small), mostBytes, PhasesName))
 	}
@@ -150,7 +150,7 @@ func (g *Group) written(data []byte, serial uint64, version string) *corev1.Conf
 	cm.ResourceVersion = version
 	cm.Annotations[serialAnnotation] = strconv.FormatUint(serial, 10)
 	cm.Annotations[leaderAnnotation] = g.self
-	small, _ := rollout.Compress(data) // into memory, which does not fail
+	small, _ := pack(data) // into memory, which does not fail
 	cm.BinaryData = map[string][]byte{statesKey: small}
 	return cm
 }
@@ -178,7 +178,7 @@ func (g *Group) phasesSeen(cm *corev1.ConfigMap) error {
 }
 
 func read(cm *corev1.ConfigMap) (states map[model.Target]rollout.State, data []byte, serial uint64, err error) {
-	if data, err = rollout.Uncompress(cm.BinaryData[statesKey]); err != nil {
+	if data, err = unpack(cm.BinaryData[statesKey]); err != nil {
 		return nil, nil, 0, fmt.Errorf("%s: %w", statesKey, err)
 	}
 	if states, err = rollout.Decode(data); err != nil {

@@ -171,11 +171,11 @@ func (g *Group) compose(now time.Time) (*corev1.ConfigMap, error) {
 	if err != nil {
 		return nil, err
 	}
-	about, err := rollout.Compress(text)
+	about, err := pack(text)
 	if err != nil {
 		return nil, err
 	}
-	evidence, err := told.report.Encode(now)
+	evidence, err := packed(told.report, now)
 	if err != nil {
 		return nil, err
 	}
@@ -183,7 +183,7 @@ func (g *Group) compose(now time.Time) (*corev1.ConfigMap, error) {
 		counted := told.report
 		counted.Dropped += len(counted.Clients) + len(counted.Servers)
 		counted.Clients, counted.Servers = nil, nil
-		if evidence, err = counted.Encode(now); err != nil {
+		if evidence, err = packed(counted, now); err != nil {
 			return nil, err
 		}
 	}
@@ -193,9 +193,17 @@ func (g *Group) compose(now time.Time) (*corev1.ConfigMap, error) {
 	return cm, nil
 }
 
+func packed(r rollout.Report, now time.Time) ([]byte, error) {
+	data, err := r.Encode(now)
+	if err != nil {
+		return nil, err
+	}
+	return pack(data)
+}
+
 // reportSeen takes the report of another replica.
 func (g *Group) reportSeen(name string, cm *corev1.ConfigMap, now time.Time) error {
-	text, err := rollout.Uncompress(cm.BinaryData[aboutKey])
+	text, err := unpack(cm.BinaryData[aboutKey])
 	if err != nil {
 		return err
 	}
@@ -215,7 +223,11 @@ func (g *Group) reportSeen(name string, cm *corev1.ConfigMap, now time.Time) err
 			wrote = beat.Add(time.Duration(e.Age) * time.Millisecond)
 		}
 	}
-	if next.report, err = rollout.DecodeReport(cm.BinaryData[evidenceKey], wrote, now); err != nil {
+	evidence, err := unpack(cm.BinaryData[evidenceKey])
+	if err != nil {
+		return err
+	}
+	if next.report, err = rollout.DecodeReport(evidence, wrote, now); err != nil {
 		return err
 	}
 	if before != nil && before.letter.Boot != next.letter.Boot {
@@ -227,7 +239,7 @@ func (g *Group) reportSeen(name string, cm *corev1.ConfigMap, now time.Time) err
 
 // ownSeen is an error if another process reports under this one's name.
 func (g *Group) ownSeen(cm *corev1.ConfigMap) error {
-	text, err := rollout.Uncompress(cm.BinaryData[aboutKey])
+	text, err := unpack(cm.BinaryData[aboutKey])
 	if err != nil {
 		return nil // it is about to be written anew
 	}
