@@ -17,7 +17,7 @@ func cart(mode model.Mode, phase model.Phase, r model.Rollout) []model.Wanted {
 func TestFailuresDoNotHaltTheWayDown(t *testing.T) {
 	s := State{Phase: model.PhaseMoved, Mode: model.Disable, Since: at(0)}
 	failing := with(func(s *Server) { s.Failed, s.Mesh.Total = 500, 600 })
-	if next, wait := Next(s, gated, failing, at(5)); next.Halted != "" || wait.Held {
+	if next, wait := advance(s, gated, failing, at(5)); next.Halted != "" || wait.Held {
 		t.Errorf("halted: %+v", wait)
 	}
 }
@@ -44,8 +44,8 @@ func TestOldFailuresDoNotHalt(t *testing.T) {
 // are counted from.
 func TestFailuresAreCountedFromWhereCountsFell(t *testing.T) {
 	s := State{Phase: model.PhaseMoved, Mode: model.Strict, Since: at(0), Failed: 500}
-	s, _ = Next(s, gated, with(func(s *Server) { s.Failed = 0 }), at(1))
-	if _, wait := Next(s, gated, with(func(s *Server) { s.Failed = 10 }), at(2)); !wait.Held {
+	s, _ = advance(s, gated, with(func(s *Server) { s.Failed = 0 }), at(1))
+	if _, wait := advance(s, gated, with(func(s *Server) { s.Failed = 10 }), at(2)); !wait.Held {
 		t.Error("10 failures after a restart are not seen")
 	}
 }
@@ -53,10 +53,10 @@ func TestFailuresAreCountedFromWhereCountsFell(t *testing.T) {
 // A target that has just arrived is looked at when its calls fail.
 func TestArrivedTargetIsWatched(t *testing.T) {
 	s := State{Phase: model.PhaseStrict, Mode: model.Strict, Since: at(50)}
-	if _, wait := Next(s, gated, with(func(*Server) {}), at(55)); !wait.Again.Equal(at(60)) || len(wait.For) > 0 {
+	if _, wait := advance(s, gated, with(func(*Server) {}), at(55)); !wait.Again.Equal(at(60)) || len(wait.For) > 0 {
 		t.Errorf("%+v", wait)
 	}
-	if _, wait := Next(s, gated, with(func(*Server) {}), at(60)); !wait.Again.IsZero() {
+	if _, wait := advance(s, gated, with(func(*Server) {}), at(60)); !wait.Again.IsZero() {
 		t.Errorf("for ever: %+v", wait)
 	}
 }
@@ -73,14 +73,14 @@ func TestGaugesCountOnceAllElseIsProven(t *testing.T) {
 		}
 		late := told(4)
 		late.Servers[0].Unproven = "did not acknowledge"
-		s, _ = Next(s, gated, late, at(4))
-		s, _ = Next(s, gated, told(4), at(5))
-		next, wait := Next(s, gated, told(4), at(8))
+		s, _ = advance(s, gated, late, at(4))
+		s, _ = advance(s, gated, told(4), at(5))
+		next, wait := advance(s, gated, told(4), at(8))
 		if next.Phase != s.Phase || len(wait.For) != 1 {
 			t.Fatalf("from %s to %s, waits for %v", s.Phase, next.Phase, wait.For)
 		}
-		s, _ = Next(next, gated, told(9), at(9))
-		if next, _ = Next(s, gated, told(9), at(10)); next.Phase == s.Phase {
+		s, _ = advance(next, gated, told(9), at(9))
+		if next, _ = advance(s, gated, told(9), at(10)); next.Phase == s.Phase {
 			t.Errorf("stays %s when gauges are new", s.Phase)
 		}
 	}

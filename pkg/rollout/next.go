@@ -35,8 +35,8 @@ type Wait struct {
 	Again time.Time
 }
 
-// Next moves the state at most one rung towards its mode.
-func Next(s State, r model.Rollout, e Evidence, now time.Time) (State, Wait) {
+// advance moves the state at most one rung towards its mode.
+func advance(s State, r model.Rollout, e Evidence, now time.Time) (State, Wait) {
 	if s.uncounted {
 		s.Failed, s.Handshakes = e.counts()
 		s.uncounted = false

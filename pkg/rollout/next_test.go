@@ -62,7 +62,7 @@ func TestBlockers(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := State{Phase: tc.phase, Mode: tc.mode, Since: at(48)}
 			r := model.Rollout{QuietPeriod: 10 * time.Second, Deadline: time.Minute}
-			next, wait := Next(s, r, tc.e, at(60))
+			next, wait := advance(s, r, tc.e, at(60))
 			if next.Phase != tc.phase || len(wait.For) != 1 || wait.For[0].String() != tc.want {
 				t.Errorf("phase %s, waits for %v, want %s", next.Phase, wait.For, tc.want)
 			}
@@ -73,15 +73,15 @@ func TestBlockers(t *testing.T) {
 				t.Errorf("held %v, again at %s", wait.Held, wait.Again)
 			}
 			r.Deadline, r.OnDeadline = 12*time.Second, model.DeadlineProceed
-			if next, _ := Next(s, r, tc.e, at(60)); next.Phase == tc.phase {
+			if next, _ := advance(s, r, tc.e, at(60)); next.Phase == tc.phase {
 				t.Error("PROCEED does not")
 			}
 			r.OnDeadline = model.DeadlineHold
-			if next, wait := Next(s, r, tc.e, at(60)); next.Phase != tc.phase || !wait.Held {
+			if next, wait := advance(s, r, tc.e, at(60)); next.Phase != tc.phase || !wait.Held {
 				t.Errorf("HOLD: phase %s, held %v", next.Phase, wait.Held)
 			}
 			r.OnDeadline = model.DeadlineRollback
-			next, wait = Next(s, r, tc.e, at(60))
+			next, wait = advance(s, r, tc.e, at(60))
 			if next.Phase.String() != "PERMISSIVE" || !wait.Held || !strings.HasPrefix(next.Stopped, "rolled back: the deadline of 12s passed, waiting for ") {
 				t.Errorf("ROLLBACK: phase %s, held %v, %q", next.Phase, wait.Held, next.Stopped)
 			}
@@ -94,19 +94,19 @@ func TestPause(t *testing.T) {
 	s := State{Phase: model.PhaseOpened, Mode: model.Strict, Since: at(0)}
 	r := model.Rollout{QuietPeriod: 10 * time.Second, Deadline: time.Minute}
 	e := Evidence{Servers: []Server{well(at(1))}}
-	s, wait := Next(s, r, e, at(1))
+	s, wait := advance(s, r, e, at(1))
 	if s.Phase != model.PhaseOpened || !wait.Again.Equal(at(1.5)) {
 		t.Fatalf("phase %s, again at %s", s.Phase, wait.Again)
 	}
-	if s, _ = Next(s, r, e, at(1.4)); s.Phase != model.PhaseOpened {
+	if s, _ = advance(s, r, e, at(1.4)); s.Phase != model.PhaseOpened {
 		t.Error("moved within the pause")
 	}
 	lapse := e
 	lapse.Servers = []Server{{Unproven: "gone"}}
-	if s, _ := Next(s, r, lapse, at(1.5)); !s.proven.IsZero() {
+	if s, _ := advance(s, r, lapse, at(1.5)); !s.proven.IsZero() {
 		t.Error("a lapse does not start the pause over")
 	}
-	if s, _ = Next(s, r, e, at(1.5)); s.Phase != model.PhaseMoved {
+	if s, _ = advance(s, r, e, at(1.5)); s.Phase != model.PhaseMoved {
 		t.Errorf("phase %s after the pause", s.Phase)
 	}
 }
@@ -117,34 +117,34 @@ func TestHalt(t *testing.T) {
 	s := State{Phase: model.PhaseMoved, Mode: model.Strict, Since: at(0), Failed: 10, Handshakes: 100}
 	r := model.Rollout{QuietPeriod: 10 * time.Second, Deadline: time.Hour}
 	e := with(func(s *Server) { s.Failed, s.Mesh.Total = 20, 150 })
-	halted, wait := Next(s, r, e, at(5))
+	halted, wait := advance(s, r, e, at(5))
 	if halted.Phase != model.PhaseMoved || !wait.Held || wait.For[0].What != "halted: 10 TLS handshakes failed since the last step" {
 		t.Fatalf("%s, %+v", halted.Phase, wait)
 	}
-	if again, wait := Next(halted, r, e, at(14)); !wait.Held || again.Phase != model.PhaseMoved {
+	if again, wait := advance(halted, r, e, at(14)); !wait.Held || again.Phase != model.PhaseMoved {
 		t.Error("goes on before the quiet period is over")
 	}
-	if again, wait := Next(halted, r, e, at(15)); wait.Held || again.Halted != "" {
+	if again, wait := advance(halted, r, e, at(15)); wait.Held || again.Halted != "" {
 		t.Errorf("still halted: %+v", wait)
 	}
 	few := with(func(s *Server) { s.Failed, s.Mesh.Total = 20, 5000 })
-	if _, wait := Next(s, r, few, at(5)); wait.Held {
+	if _, wait := advance(s, r, few, at(5)); wait.Held {
 		t.Error("1 in 490 handshakes halts")
 	}
 	refused := Evidence{Servers: e.Servers[:0], Peers: []Peer{{Name: "shop/web-1", Sidecar: true, Refused: true, Last: at(3)}}}
 	s.Phase = model.PhaseGrace
-	if _, wait := Next(s, r, refused, at(5)); !wait.Held {
+	if _, wait := advance(s, r, refused, at(5)); !wait.Held {
 		t.Error("a refused client with a sidecar does not halt")
 	}
 	r.OnDeadline = model.DeadlineRollback
-	back, _ := Next(s, r, refused, at(5))
-	if back, _ = Next(back, r, Evidence{}, at(6)); back.Phase != model.PhaseMoved || !strings.Contains(back.Stopped, "shop/web-1") {
+	back, _ := advance(s, r, refused, at(5))
+	if back, _ = advance(back, r, Evidence{}, at(6)); back.Phase != model.PhaseMoved || !strings.Contains(back.Stopped, "shop/web-1") {
 		t.Errorf("ROLLBACK: phase %s, %q", back.Phase, back.Stopped)
 	}
 }
 
 func TestImmediate(t *testing.T) {
-	s, _ := Next(State{Mode: model.Strict}, model.Rollout{Immediate: true}, with(func(s *Server) { s.Unproven = "x" }), at(0))
+	s, _ := advance(State{Mode: model.Strict}, model.Rollout{Immediate: true}, with(func(s *Server) { s.Unproven = "x" }), at(0))
 	if s.Phase != model.PhaseStrict {
 		t.Errorf("phase %s", s.Phase)
 	}

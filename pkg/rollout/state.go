@@ -230,7 +230,7 @@ func (e *Engine) Adopt(targets []model.Wanted, found map[model.Target]model.Phas
 // Evidence must be about the phase in force: a target whose phase moved is
 // stepped again only when the new one was handed to the proxies.
 func (e *Engine) Step(w *model.Wanted, ev Evidence, now time.Time) Wait {
-	next, wait := Next(e.states[w.Target], w.Rollout, ev, now)
+	next, wait := advance(e.states[w.Target], w.Rollout, ev, now)
 	e.states[w.Target] = next
 	return wait
 }
