@@ -95,14 +95,16 @@ func cast[T metav1.Object](list []metav1.Object) []T {
 
 // guard puts back what vanished of services that would lose all endpoints.
 func (w *watcher) guard(b *meshconfig.Bundle, now time.Time) ([]meshconfig.Problem, time.Time) {
-	slicesGone, a := w.slices.missing(now)
-	podsGone, c := w.pods.missing(now)
-	servicesGone, d := w.services.missing(now)
+	slicesGone, a, lastA := w.slices.missing(now)
+	podsGone, c, lastC := w.pods.missing(now)
+	servicesGone, d, lastD := w.services.missing(now)
 	since := first(first(a, c), d)
 	if since.IsZero() {
-		w.asked = false
 		return nil, since
 	}
+	// Kinds are listed one after another: a second list confirms only what was
+	// missing for long enough by then.
+	last := slices.MaxFunc([]time.Time{lastA, lastC, lastD}, time.Time.Compare)
 	gone := cast[*discoveryv1.EndpointSlice](slicesGone)
 	emptied := disappearance{
 		slices: b.EndpointSlices, goneSlices: gone, pods: names(podsGone), services: names(servicesGone),
@@ -111,10 +113,10 @@ func (w *watcher) guard(b *meshconfig.Bundle, now time.Time) ([]meshconfig.Probl
 	if len(emptied) == 0 {
 		return nil, again
 	}
-	if confirm := since.Add(w.slices.confirm); now.Before(confirm) {
-		again = confirm
-	} else if !w.asked {
-		w.asked = true
+	if confirm := last.Add(w.slices.confirm); now.Before(confirm) {
+		again = first(again, confirm)
+	} else if !w.asked.Equal(last) {
+		w.asked = last
 		for _, f := range []*follower{w.services, w.slices, w.pods} {
 			f.relist()
 		}

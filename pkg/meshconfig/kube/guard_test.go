@@ -4,10 +4,14 @@ import (
 	"fmt"
 	"maps"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/meshpilot/pilot/pkg/meshconfig"
 )
 
 // slice has n ready endpoints, at pods and addresses that start with name.
@@ -67,4 +71,46 @@ func TestEmptied(t *testing.T) {
 			t.Errorf("%s: got %v, want %v", name, got, c.want)
 		}
 	}
+}
+
+// Kinds are listed one after another, so their objects are not missing since
+// the same moment: the second list comes when it can confirm all of them.
+func TestGuardAsksWhenAllCanBeConfirmed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &watcher{Source: &Source{}}
+		for _, f := range []struct {
+			to   **follower
+			kind kind
+		}{{&w.services, kind{trim: trimService}}, {&w.slices, kind{trim: trimSlice}}, {&w.pods, kind{trim: trimPod}}} {
+			*f.to = newFollower(f.kind, func() {}, func() {})
+			(*f.to).keep, (*f.to).confirm = w.hold(), 10*time.Second
+		}
+		list := func(f *follower, objects ...any) {
+			t.Helper()
+			if err := f.Replace(objects, ""); err != nil {
+				t.Fatal(err)
+			}
+		}
+		cart := slice("cart", "a", 12)
+		list(w.slices, cart)
+		list(w.pods, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "a-0"}})
+		list(w.pods)
+		time.Sleep(3 * time.Second)
+		list(w.slices)
+		check := func(what string, problems int, next time.Duration, asked bool) {
+			t.Helper()
+			found, again := w.guard(&meshconfig.Bundle{}, time.Now())
+			if got := time.Until(again); len(found) != problems || problems > 0 && got != next || w.slices.fresh != asked {
+				t.Errorf("%s: %d problems, again in %s, asked %v", what, len(found), got, w.slices.fresh)
+			}
+		}
+		check("vanished", 1, 10*time.Second, false)
+		time.Sleep(8 * time.Second)
+		check("10 s after the pods only", 1, 2*time.Second, false)
+		time.Sleep(2 * time.Second)
+		check("10 s after the slices", 1, 47*time.Second, true)
+		list(w.pods)
+		list(w.slices)
+		check("confirmed", 0, 0, true)
+	})
 }

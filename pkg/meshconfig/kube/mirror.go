@@ -161,9 +161,9 @@ func byName(a, b metav1.Object) int {
 	return strings.Compare(a.GetName(), b.GetName())
 }
 
-// missing are the vanished objects, and since when the first is; those whose
-// time is up are forgotten.
-func (m *mirror) missing(now time.Time) (list []metav1.Object, since time.Time) {
+// missing are the vanished objects, and since when the first and the last of
+// them are; those whose time is up are forgotten.
+func (m *mirror) missing(now time.Time) (list []metav1.Object, first, last time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for key, v := range m.gone {
@@ -172,12 +172,15 @@ func (m *mirror) missing(now time.Time) (list []metav1.Object, since time.Time) 
 			continue
 		}
 		list = append(list, v.object)
-		if since.IsZero() || v.since.Before(since) {
-			since = v.since
+		if first.IsZero() || v.since.Before(first) {
+			first = v.since
+		}
+		if v.since.After(last) {
+			last = v.since
 		}
 	}
 	slices.SortFunc(list, byName)
-	return list, since
+	return list, first, last
 }
 
 func (m *mirror) isSynced() bool {

@@ -27,7 +27,7 @@ func TestMirrorVanished(t *testing.T) {
 		check := func(what, objects, gone string, count int) {
 			t.Helper()
 			list, synced := m.list()
-			missing, _ := m.missing(time.Now())
+			missing, _, _ := m.missing(time.Now())
 			if !synced || namesIn(list) != objects || namesIn(missing) != gone || changes != count {
 				t.Errorf("%s: %q, gone %q, %d changes; want %q, %q, %d", what, namesIn(list), namesIn(missing), changes, objects, gone, count)
 			}

@@ -37,7 +37,7 @@ type watcher struct {
 
 	told  []meshconfig.Problem // of following the API, last published
 	last  meshconfig.Bundle    // the accepted objects that meshconfig decodes
-	asked bool                 // for the list that confirms a disappearance
+	asked time.Time            // the last disappearance that a second list was asked for
 }
 
 // customFollower is a follower of a kind that may not be installed.
