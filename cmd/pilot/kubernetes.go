@@ -48,6 +48,7 @@ func serveKubernetes(ctx context.Context, o discovery.Options, f *kubernetesFlag
 			return err
 		}
 	}
+	o.Beside = tellConditions(c, o.Namespace, one.lease, o.Log)
 	webhooks, err := admit.open(&o, c)
 	if err != nil {
 		return err

@@ -242,5 +242,6 @@ func (h *hub) show(now time.Time) {
 	h.published.Store(&status.State{
 		Snapshot: h.snapshot.Load(), Bundle: h.built, Inputs: h.inputs, Mesh: h.mesh,
 		Findings: h.problems.List(now), Edits: slices.Clone(h.ledger.edits), Rollouts: h.rollouts.report(), Replicas: h.replicas,
+		Refusals: h.ledger.refusals(), Pending: h.fresh,
 	})
 }

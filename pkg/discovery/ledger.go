@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/meshpilot/pilot/pkg/discovery/ads"
+	"github.com/meshpilot/pilot/pkg/discovery/replica"
 	"github.com/meshpilot/pilot/pkg/discovery/status"
 	"github.com/meshpilot/pilot/pkg/meshconfig"
 	"github.com/meshpilot/pilot/pkg/model"
@@ -41,10 +42,10 @@ type connection struct {
 	node    string
 	proxy   model.Proxy
 	since   time.Time
-	unknown time.Time            // since when no source knows the workload; zero if one does
-	sent    map[string]time.Time // by type, of the response that is not answered
-	refused map[string]bool      // types with a problem
-	secrets map[string]bool      // names asked for that are nobody's
+	unknown time.Time                  // since when no source knows the workload; zero if one does
+	sent    map[string]time.Time       // by type, of the response that is not answered
+	refused map[string]replica.Refusal // by type, what has a problem
+	secrets map[string]bool            // names asked for that are nobody's
 }
 
 func newLedger(m *status.Metrics, p *status.Problems) *ledger {
@@ -55,7 +56,7 @@ func newLedger(m *status.Metrics, p *status.Problems) *ledger {
 func (l *ledger) connected(e ads.Event) *connection {
 	c := &connection{
 		node: e.Node, proxy: e.Proxy, since: e.Time,
-		sent: map[string]time.Time{}, refused: map[string]bool{}, secrets: map[string]bool{},
+		sent: map[string]time.Time{}, refused: map[string]replica.Refusal{}, secrets: map[string]bool{},
 	}
 	l.streams[e.Stream] = c
 	l.metrics.Proxies.Set(float64(len(l.streams)))
@@ -129,7 +130,7 @@ func (l *ledger) acked(e ads.Event) {
 		edit.Pushes++
 		edit.LastACK = e.Time
 	})
-	if c != nil && c.refused[e.TypeURL] {
+	if c != nil && c.refuses(e.TypeURL) {
 		l.recheck = true
 	}
 }
@@ -141,8 +142,8 @@ func (l *ledger) refusedBy(e ads.Event, from []model.Key) {
 	if c == nil {
 		return
 	}
-	c.refused[e.TypeURL] = true
 	text := strings.TrimSpace(e.Detail)
+	c.refused[e.TypeURL] = replica.Refusal{Node: c.node, Type: status.TypeName(e.TypeURL), Text: text, From: from}
 	p := meshconfig.Problem{Code: "NACK", Severity: meshconfig.Error, On: proxyKey(c.proxy)}
 	if e.TypeURL == translate.SecretType {
 		p.Code = "NO_CERTIFICATE"
@@ -163,6 +164,22 @@ func (l *ledger) refusedBy(e ads.Event, from []model.Key) {
 	l.problems.Set(origin(e.Stream, e.TypeURL), p)
 }
 
+func (c *connection) refuses(typeURL string) bool {
+	_, ok := c.refused[typeURL]
+	return ok
+}
+
+// refusals are those of all connected proxies.
+func (l *ledger) refusals() []replica.Refusal {
+	var out []replica.Refusal
+	for _, c := range l.streams {
+		for _, r := range c.refused {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
 // forgive withdraws the problems of what is not withheld any more, because a
 // later version was accepted; proxies are asked for once per batch of events.
 func (l *ledger) forgive(proxies func() []ads.ProxyState) {
@@ -176,7 +193,7 @@ func (l *ledger) forgive(proxies func() []ads.ProxyState) {
 			continue
 		}
 		for _, t := range p.Types {
-			if c.refused[t.TypeURL] && len(t.Refused) == 0 && t.AckedAt.After(t.NackedAt) {
+			if c.refuses(t.TypeURL) && len(t.Refused) == 0 && t.AckedAt.After(t.NackedAt) {
 				delete(c.refused, t.TypeURL)
 				l.problems.Set(origin(p.Stream, t.TypeURL))
 			}

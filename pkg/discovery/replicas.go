@@ -6,6 +6,7 @@ import (
 
 	"github.com/meshpilot/pilot/pkg/discovery/ads"
 	"github.com/meshpilot/pilot/pkg/discovery/replica"
+	"github.com/meshpilot/pilot/pkg/discovery/status"
 	"github.com/meshpilot/pilot/pkg/discovery/tlsport"
 	"github.com/meshpilot/pilot/pkg/meshconfig"
 	"github.com/meshpilot/pilot/pkg/model"
@@ -157,6 +158,8 @@ func (h *hub) tell(s *model.Snapshot, report rollout.Report, others []rollout.Kn
 	about := rollout.Replica{
 		Revision: h.revision.String(), Proxies: len(h.ledger.streams), Open: r.open, Sidecars: h.undeclared(s),
 	}
+	should, current := status.State{Edits: h.ledger.edits, Proxies: h.proxies()}.Acknowledged()
+	about.Current = about.Proxies - (should - current)
 	if r.term != 0 {
 		about.Waits = r.told()
 	}

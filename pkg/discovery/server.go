@@ -79,6 +79,10 @@ type Options struct {
 	HTTPAddress    string // /readyz and /debug/, usually :8080
 	DebugRemote    bool   // /debug/ answers other machines too
 
+	// Beside runs while the server does, and may ask for its state at any
+	// time; nil is nothing.
+	Beside func(ctx context.Context, state func() status.State)
+
 	Log *slog.Logger // nil is slog.Default
 }
 
@@ -292,6 +296,9 @@ func (s *Server) Run(ctx context.Context) error {
 	s.startCA(ctx, start)
 	s.startSecrets(ctx, start)
 	s.startRoots(ctx, start)
+	if beside := s.options.Beside; beside != nil {
+		start(func() error { beside(ctx, s.State); return nil })
+	}
 	if s.port != nil {
 		start(func() error {
 			s.port.Watch(ctx, func() { s.hub.reports.put("tokens", tokenProblems(s.tokens)) })

@@ -43,6 +43,9 @@ type Bundle struct {
 	Torn []string
 	// Positions says where an object was read; empty for sources without files.
 	Positions map[model.Key]Position
+	// Generations are those of the objects that DecodeObject read, valid or
+	// not; nil for other sources.
+	Generations map[model.Key]int64
 }
 
 // Source follows a place where objects live. Run publishes complete bundles

@@ -28,9 +28,26 @@ func DecodeObject(object map[string]any) (Bundle, []Problem) {
 			p.At = Position{}
 		}
 	}
+	d.out.Generations = generations(&d.out, object)
 	// What the API holds has a name, and is whole.
 	d.out.Positions, d.out.Torn = nil, nil
 	return d.out, d.problems
+}
+
+// generations is that of the one object of b.
+func generations(b *Bundle, object map[string]any) map[model.Key]int64 {
+	meta, _ := object["metadata"].(map[string]any)
+	generation, _ := meta["generation"].(int64)
+	if generation == 0 {
+		return nil // of a kind that has none
+	}
+	for key := range b.objects() {
+		return map[model.Key]int64{key: generation}
+	}
+	for _, i := range b.Invalid {
+		return map[model.Key]int64{i.On: generation}
+	}
+	return nil
 }
 
 // tree is a JSON value as a YAML document, all on one line.

@@ -14,6 +14,7 @@ type Replica struct {
 	Inputs  string            `json:"inputs,omitempty"`
 	Content map[string]string `json:"content,omitempty"`
 	Proxies int               `json:"proxies"`
+	Current int               `json:"current"` // of Proxies; they acknowledged Revision
 	// Open says that a target is under way, so that evidence is waited for.
 	Open bool `json:"open,omitempty"`
 	// Sidecars are workloads whose sidecar is known by its connection only.

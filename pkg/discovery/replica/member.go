@@ -6,6 +6,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/meshpilot/pilot/pkg/model"
 	"github.com/meshpilot/pilot/pkg/rollout"
 )
 
@@ -19,14 +20,22 @@ type Member struct {
 	Age      float64 `json:"age"` // seconds since it was heard
 	Revision string  `json:"revision,omitempty"`
 	Proxies  int     `json:"proxies"`
+	Current  int     `json:"current"` // of Proxies; they acknowledged Revision
+}
+
+// Refusal is what a proxy of this replica does not take.
+type Refusal struct {
+	Node, Type string
+	Text       string      // Envoy's
+	From       []model.Key // the objects behind it
 }
 
 // Members are all replicas by name, the own one among them.
 func Members(g Group, own rollout.Replica, others []rollout.Known) []Member {
-	out := []Member{{Name: g.Self(), Self: true, Leads: g.Term() != 0, Revision: own.Revision, Proxies: own.Proxies}}
+	out := []Member{{Name: g.Self(), Self: true, Leads: g.Term() != 0, Revision: own.Revision, Proxies: own.Proxies, Current: own.Current}}
 	for _, k := range others {
 		out = append(out, Member{
-			Name: k.Replica, Leads: k.Leads, Silent: k.Silent, Age: k.Age.Seconds(), Revision: k.About.Revision, Proxies: k.About.Proxies,
+			Name: k.Replica, Leads: k.Leads, Silent: k.Silent, Age: k.Age.Seconds(), Revision: k.About.Revision, Proxies: k.About.Proxies, Current: k.About.Current,
 		})
 	}
 	slices.SortStableFunc(out, func(a, b Member) int { return cmp.Compare(a.Name, b.Name) })

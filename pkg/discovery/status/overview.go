@@ -151,6 +151,23 @@ func (s State) revision(wanted string) Revision {
 	return out
 }
 
+// Acknowledged is how many proxies should have the newest configuration, and
+// how many of them acknowledged it, on all replicas.
+func (s State) Acknowledged() (proxies, current int) {
+	own := s.revision("")
+	proxies, current = own.Proxies, own.Proxies-len(own.Laggards)
+	for _, m := range s.Replicas {
+		if m.Self || m.Silent != "" {
+			continue
+		}
+		proxies += m.Proxies
+		if m.Revision == own.InForce {
+			current += min(m.Current, m.Proxies)
+		}
+	}
+	return proxies, current
+}
+
 // sortLaggards puts first who refused, then who is behind for longest.
 func sortLaggards(list []laggard) {
 	slices.SortStableFunc(list, func(a, b laggard) int {

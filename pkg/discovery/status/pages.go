@@ -30,8 +30,11 @@ type State struct {
 	Findings []Finding
 	Proxies  []Proxy
 	Edits    []Edit
-	Rollouts []Rollout        // of all targets, sorted; none without phases
-	Replicas []replica.Member // by name, with this one; none if there can be no other
+	Rollouts []Rollout         // of all targets, sorted; none without phases
+	Replicas []replica.Member  // by name, with this one; none if there can be no other
+	Refusals []replica.Refusal // of connected proxies, in no order
+	// Pending says that a newer bundle is about to take the place of Bundle.
+	Pending bool
 }
 
 // Mesh says where the mesh configuration in force comes from.

@@ -3,6 +3,7 @@ package kube
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -27,6 +28,10 @@ func (w *watcher) bundle(now time.Time) (meshconfig.Bundle, []meshconfig.Problem
 		if problems[i].On.Kind == "MeshConfig" { // absent
 			problems[i].On = w.settingsKey()
 		}
+	}
+	next.Generations = map[model.Key]int64{}
+	for i := range parts {
+		maps.Copy(next.Generations, parts[i].Generations)
 	}
 	next.Namespaces = listOf[*corev1.Namespace](w.namespaces)
 	next.ServiceAccounts = listOf[*corev1.ServiceAccount](w.accounts)
