@@ -86,6 +86,22 @@ func host(t *testing.T, n *Network, address string) *Space {
 	return h
 }
 
+// reach is a call and what answers it.
+type reach struct {
+	from *Space
+	to   string
+	want string
+}
+
+func answers(t *testing.T, all ...reach) {
+	t.Helper()
+	for _, r := range all {
+		if got := greet(t, r.from, r.to); got != r.want {
+			t.Errorf("to %s: %q, want %q", r.to, got, r.want)
+		}
+	}
+}
+
 func TestRedirect(t *testing.T) {
 	n := newNetwork(t)
 	plain, captured := host(t, n, "10.10.0.1"), host(t, n, "10.244.7.2")
@@ -97,24 +113,16 @@ func TestRedirect(t *testing.T) {
 	greeter(t, captured, "app", "0.0.0.0:80")
 	greeter(t, captured, "outbound", "0.0.0.0:15001")
 	greeter(t, captured, "inbound", "0.0.0.0:15006")
-	for _, tc := range []struct {
-		from *Space
-		to   string
-		want string
-	}{
-		{plain, "10.10.255.254:15012", "control plane 10.10.0.1"},
-		{plain, "10.244.7.2:80", "inbound 10.10.0.1"},
-		{plain, "10.244.7.2:81", "inbound 10.10.0.1"},
-		{n.Space, "10.10.0.1:80", "plain app 10.10.255.254"},
-		{captured, "10.10.0.1:80", "outbound 10.244.7.2"},
-		{captured, "10.96.0.7:80", "outbound 10.244.7.2"}, // a VIP that exists nowhere
-		{captured, "127.0.0.1:80", "app 127.0.0.1"},
-		{captured, "10.244.7.2:80", "app 10.244.7.2"}, // to itself, over the loopback interface
-	} {
-		if got := greet(t, tc.from, tc.to); got != tc.want {
-			t.Errorf("to %s: %q, want %q", tc.to, got, tc.want)
-		}
-	}
+	answers(t,
+		reach{plain, "10.10.255.254:15012", "control plane 10.10.0.1"},
+		reach{plain, "10.244.7.2:80", "inbound 10.10.0.1"},
+		reach{plain, "10.244.7.2:81", "inbound 10.10.0.1"},
+		reach{n.Space, "10.10.0.1:80", "plain app 10.10.255.254"},
+		reach{captured, "10.10.0.1:80", "outbound 10.244.7.2"},
+		reach{captured, "10.96.0.7:80", "outbound 10.244.7.2"}, // a VIP that exists nowhere
+		reach{captured, "127.0.0.1:80", "app 127.0.0.1"},
+		reach{captured, "10.244.7.2:80", "app 10.244.7.2"}, // to itself, over the loopback interface
+	)
 }
 
 // TestExclusions: what a pod's annotations leave out goes around the sidecar.
@@ -136,21 +144,13 @@ func TestExclusions(t *testing.T) {
 	greeter(t, captured, "status", "0.0.0.0:15021")
 	greeter(t, captured, "outbound", "0.0.0.0:15001")
 	greeter(t, captured, "inbound", "0.0.0.0:15006")
-	for _, tc := range []struct {
-		from *Space
-		to   string
-		want string
-	}{
-		{plain, "10.244.7.2:15021", "status 10.10.0.1"},
-		{plain, "10.244.7.2:80", "inbound 10.10.0.1"},
-		{captured, "10.10.0.1:5432", "excluded port 10.244.7.2"},
-		{captured, "10.10.0.1:80", "outbound 10.244.7.2"},
-		{captured, "10.10.255.254:80", "excluded range 10.244.7.2"},
-	} {
-		if got := greet(t, tc.from, tc.to); got != tc.want {
-			t.Errorf("to %s: %q, want %q", tc.to, got, tc.want)
-		}
-	}
+	answers(t,
+		reach{plain, "10.244.7.2:15021", "status 10.10.0.1"},
+		reach{plain, "10.244.7.2:80", "inbound 10.10.0.1"},
+		reach{captured, "10.10.0.1:5432", "excluded port 10.244.7.2"},
+		reach{captured, "10.10.0.1:80", "outbound 10.244.7.2"},
+		reach{captured, "10.10.255.254:80", "excluded range 10.244.7.2"},
+	)
 }
 
 // Code outside of Do never runs in another namespace.
